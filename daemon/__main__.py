@@ -1,0 +1,5 @@
+"""``python -m voxtrial.daemon`` is ``voxtrial``."""
+
+from voxtrial.daemon.cli import main
+
+main()

@@ -1,0 +1,1 @@
+"""The whole way of the data on one machine: a small PACS, phantoms, the daemon, a report."""

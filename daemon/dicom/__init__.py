@@ -1,0 +1,1 @@
+"""DICOM files to values: series, geometry gate, pixels to ``Volume``, reference masks."""

@@ -1,0 +1,1 @@
+"""Where a model looked: maps with a stated resolution in mm."""

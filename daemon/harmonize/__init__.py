@@ -1,0 +1,1 @@
+"""Volume to comparable Volume: the ruler, the intensities, and the record of what was done."""

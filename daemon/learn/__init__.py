@@ -1,0 +1,1 @@
+"""Training: phantoms of known truth, simulated scanners, losses, the built-in model."""

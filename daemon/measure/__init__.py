@@ -1,0 +1,1 @@
+"""What a reader wants to know of a mask, in physical units."""

@@ -1,0 +1,1 @@
+"""What is known about a set of weights: manifest, store, architectures."""

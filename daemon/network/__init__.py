@@ -1,0 +1,1 @@
+"""DICOM on the wire: the only room that imports pynetdicom."""

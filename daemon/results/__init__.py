@@ -1,0 +1,1 @@
+"""Predictions and measurements to DICOM: the only room that imports highdicom."""

@@ -1,0 +1,1 @@
+"""Periodic duties, one per file, each with ``run_once()``."""

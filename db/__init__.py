@@ -1,0 +1,1 @@
+"""What SQL is authoritative for: states, studies, jobs, deliveries, outcomes, audit."""

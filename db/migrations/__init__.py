@@ -1,0 +1,1 @@
+"""Alembic environment: ``script_location = voxtrial.db:migrations``."""
