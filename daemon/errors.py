@@ -15,7 +15,7 @@ class VoxtrialError(Exception):
 
 
 class Refused(VoxtrialError):
-    """This input is not for us.
+    """Input that is not for us.
 
     Parameters
     ----------
