@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from voxtrial.daemon.commands import statistic
 from voxtrial.daemon.errors import VoxtrialError
 
 app = typer.Typer(
@@ -28,6 +29,9 @@ def root(
 
         typer.echo(installed_version("voxtrial"))
         raise typer.Exit
+
+
+statistic.add_to(app)
 
 
 def main() -> None:
