@@ -67,9 +67,99 @@ CATALOGUE: Mapping[str, Mapping[str, str]] = {
         "gatekeeping": "Hierarchical gatekeeping over ordered families of hypotheses",
     },
     "bootstrap": {
-        "bootstrap_auc": "Percentile bootstrap of an area under the ROC curve",
         "bootstrap_bca": "Percentile and BCa intervals of a ratio of means",
         "bootstrap_mean": "Percentile and BCa intervals of a mean, clusters resampled as a whole",
+    },
+    "bootstrap_auc": {
+        "bootstrap_auc": "Percentile bootstrap of an area under the ROC curve",
+    },
+    "delong": {
+        "roc_auc": "Area under the ROC curve with DeLong and logit intervals",
+        "auc_comparison_paired": "Two areas under the ROC curve on the same cases",
+        "auc_comparison_unpaired": "Areas under the ROC curve of two groups of patients",
+        "auc_comparison_global": "Any number of areas under the ROC curve on the same cases",
+    },
+    "roc": {
+        "roc_curve": "Operating points of the empirical ROC curve",
+        "partial_auc": "Partial areas over high specificity and high sensitivity",
+        "average_precision": "Average precision of the stepped precision-recall curve",
+    },
+    "operating_point": {
+        "operating_point": "Threshold by Youden, fixed sensitivity, specificity or cost; frozen on a split",
+    },
+    "sample_size": {
+        "power_auc_one": "Power and number of patients to show an area above one half",
+        "sample_size_proportion": "Number of patients for a proportion, by precision or against a goal",
+    },
+    "proportions": {
+        "proportion_ci": "Binomial proportion with seven intervals",
+    },
+    "proportion_differences": {
+        "proportion_difference_independent": "Newcombe and Miettinen-Nurminen intervals of a difference",
+        "proportion_difference_paired": "Difference of two paired proportions: McNemar, Tango, Newcombe",
+        "noninferiority_independent_proportions": "Farrington-Manning score test of non-inferiority",
+        "noninferiority_paired_proportions": "Tango score test of non-inferiority",
+    },
+    "diagnostic": {
+        "diagnostic_accuracy": "2x2 table with intervals; predictive values at the intended prevalence",
+        "paired_binary_tests": "Two binary tests on the same cases: sensitivity to likelihood ratios",
+    },
+    "clustered": {
+        "clustered_auc": "Area under the ROC curve of clustered data (Obuchowski)",
+        "clustered_proportion": "Proportion of clustered units (Rao-Scott)",
+    },
+    "mrmc": {
+        "mrmc_obuchowski_rockette": "Multi-reader multi-case analysis by Obuchowski and Rockette",
+    },
+    "froc": {
+        "froc_jafroc": "FROC figures of merit and their multi-reader comparison",
+    },
+    "calibration": {
+        "calibration": "Calibration of predicted probabilities",
+    },
+    "survival": {
+        "kaplan_meier": "Survival, medians, log-rank tests and restricted mean",
+        "logrank_stratified": "Log-rank test within strata",
+    },
+    "competing_risks": {
+        "cumulative_incidence": "Aalen-Johansen cumulative incidence",
+    },
+    "cox": {
+        "cox": "Proportional hazards regression with tests and proportionality",
+        "cox_stratified": "Proportional hazards regression with a baseline hazard for each stratum",
+    },
+    "c_index": {
+        "c_index": "Concordance of Harrell and of Uno with standard errors",
+        "time_dependent_auc": "Cumulative/dynamic area under the ROC curve at given times",
+    },
+    "decision_curve": {
+        "decision_curve": "Net benefit over thresholds, also at a given prevalence",
+        "decision_curve_survival": "Net benefit over thresholds at a horizon of censored data",
+    },
+    "reclassification": {
+        "reclassification": "Net reclassification by part, and integrated discrimination improvement",
+    },
+    "economics": {
+        "cost_effectiveness": "ICER, Fieller interval, net benefit and acceptability of a trial",
+        "cost_effectiveness_frontier": "Dominance, extended dominance and sequential ICERs",
+        "cost_effectiveness_plane": "Bootstrapped cost and effect differences by quadrant",
+        "discounted_sum": "Present value of yearly amounts",
+        "markov_cohort": "Markov cohort model of two treatments",
+    },
+    "subgroups": {
+        "subgroups": "A proportion or AUC in every subgroup with a test of interaction",
+    },
+    "external": {
+        "random_effects_summary": "Cohorts, their random-effects summary and prediction interval",
+    },
+    "time_saved": {
+        "time_saved": "Reading time saved, paired or independent",
+    },
+    "tabular": {
+        "nested_cross_validation": "Nested cross-validation of ridge and lasso models, with a leak test",
+    },
+    "attribution": {
+        "shapley_linear": "Exact Shapley values of a linear model, interventional and conditional",
     },
     "multilabel": {
         "multilabel_jaccard": "Jaccard by sample, label and pooled; Hamming loss; exact match",
