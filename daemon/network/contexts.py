@@ -1,0 +1,171 @@
+"""What the daemon negotiates: SOP classes and transfer syntaxes, the source of the conformance statement.
+
+Objects are kept as received: the transfer syntax that the sender prefers is the one that is accepted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from pydicom import uid
+from pydicom.uid import UID
+from pynetdicom.presentation import PresentationContext
+
+ACQUISITION_CLASSES: tuple[UID, ...] = (
+    uid.CTImageStorage,
+    uid.EnhancedCTImageStorage,
+    uid.LegacyConvertedEnhancedCTImageStorage,
+    uid.CTPerformedProcedureProtocolStorage,
+    uid.MRImageStorage,
+    uid.EnhancedMRImageStorage,
+    uid.EnhancedMRColorImageStorage,
+    uid.LegacyConvertedEnhancedMRImageStorage,
+    uid.MRSpectroscopyStorage,
+    uid.PositronEmissionTomographyImageStorage,
+    uid.EnhancedPETImageStorage,
+    uid.LegacyConvertedEnhancedPETImageStorage,
+    uid.NuclearMedicineImageStorage,
+    uid.ComputedRadiographyImageStorage,
+    uid.DigitalXRayImageStorageForPresentation,
+    uid.DigitalXRayImageStorageForProcessing,
+    uid.DigitalMammographyXRayImageStorageForPresentation,
+    uid.DigitalMammographyXRayImageStorageForProcessing,
+    uid.BreastTomosynthesisImageStorage,
+    uid.BreastProjectionXRayImageStorageForPresentation,
+    uid.BreastProjectionXRayImageStorageForProcessing,
+    uid.XRayAngiographicImageStorage,
+    uid.EnhancedXAImageStorage,
+    uid.XRayRadiofluoroscopicImageStorage,
+    uid.EnhancedXRFImageStorage,
+    uid.XRay3DAngiographicImageStorage,
+    uid.XRay3DCraniofacialImageStorage,
+    uid.XAPerformedProcedureProtocolStorage,
+    uid.UltrasoundImageStorage,
+    uid.UltrasoundMultiFrameImageStorage,
+    uid.EnhancedUSVolumeStorage,
+    uid.PhotoacousticImageStorage,
+    uid.IntravascularOpticalCoherenceTomographyImageStorageForPresentation,
+    uid.IntravascularOpticalCoherenceTomographyImageStorageForProcessing,
+    uid.OphthalmicTomographyImageStorage,
+    uid.SecondaryCaptureImageStorage,
+    uid.MultiFrameSingleBitSecondaryCaptureImageStorage,
+    uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    uid.MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    uid.MultiFrameTrueColorSecondaryCaptureImageStorage,
+    uid.RawDataStorage,
+)
+"""What a modality acquires."""
+
+DERIVED_CLASSES: tuple[UID, ...] = (
+    uid.SegmentationStorage,
+    UID("1.2.840.10008.5.1.4.1.1.66.7"),  # Label Map Segmentation Storage: newer than pydicom's dictionary
+    uid.SurfaceSegmentationStorage,
+    uid.TractographyResultsStorage,
+    uid.ParametricMapStorage,
+    uid.RealWorldValueMappingStorage,
+    uid.SpatialRegistrationStorage,
+    uid.DeformableSpatialRegistrationStorage,
+    uid.SpatialFiducialsStorage,
+    uid.RTImageStorage,
+    uid.RTDoseStorage,
+    uid.RTStructureSetStorage,
+    uid.RTPlanStorage,
+    uid.RTIonPlanStorage,
+    uid.BasicTextSRStorage,
+    uid.EnhancedSRStorage,
+    uid.ComprehensiveSRStorage,
+    uid.Comprehensive3DSRStorage,
+    uid.ExtensibleSRStorage,
+    uid.ProcedureLogStorage,
+    uid.MammographyCADSRStorage,
+    uid.ChestCADSRStorage,
+    uid.ColonCADSRStorage,
+    uid.XRayRadiationDoseSRStorage,
+    uid.EnhancedXRayRadiationDoseSRStorage,
+    uid.RadiopharmaceuticalRadiationDoseSRStorage,
+    uid.PatientRadiationDoseSRStorage,
+    uid.AcquisitionContextSRStorage,
+    uid.ContentAssessmentResultsStorage,
+    uid.KeyObjectSelectionDocumentStorage,
+    uid.GrayscaleSoftcopyPresentationStateStorage,
+    uid.ColorSoftcopyPresentationStateStorage,
+    uid.PseudoColorSoftcopyPresentationStateStorage,
+    uid.BlendingSoftcopyPresentationStateStorage,
+    uid.AdvancedBlendingPresentationStateStorage,
+    uid.XAXRFGrayscaleSoftcopyPresentationStateStorage,
+    uid.EncapsulatedPDFStorage,
+    uid.EncapsulatedSTLStorage,
+    uid.EncapsulatedOBJStorage,
+    uid.EncapsulatedMTLStorage,
+)
+"""What a workstation or an algorithm makes of acquisitions: truth, plans, reports and our own results."""
+
+STORAGE_CLASSES: tuple[UID, ...] = ACQUISITION_CLASSES + DERIVED_CLASSES
+
+UNCOMPRESSED_SYNTAXES: tuple[UID, ...] = (
+    uid.ExplicitVRLittleEndian,
+    uid.ImplicitVRLittleEndian,
+    uid.DeflatedExplicitVRLittleEndian,
+    uid.ExplicitVRBigEndian,
+)
+
+COMPRESSED_SYNTAXES: tuple[UID, ...] = (
+    uid.JPEGLosslessSV1,
+    uid.JPEGLossless,
+    uid.JPEGLSLossless,
+    uid.JPEGLSNearLossless,
+    uid.JPEG2000Lossless,
+    uid.JPEG2000,
+    uid.HTJ2KLossless,
+    uid.HTJ2KLosslessRPCL,
+    uid.HTJ2K,
+    uid.RLELossless,
+    uid.JPEGBaseline8Bit,
+    uid.JPEGExtended12Bit,
+)
+
+TRANSFER_SYNTAXES: tuple[UID, ...] = UNCOMPRESSED_SYNTAXES + COMPRESSED_SYNTAXES
+
+VERIFICATION = UID("1.2.840.10008.1.1")
+COMMITMENT = UID("1.2.840.10008.1.20.1")
+COMMITMENT_INSTANCE = UID("1.2.840.10008.1.20.1.1")
+STUDY_FIND = UID("1.2.840.10008.5.1.4.1.2.2.1")
+STUDY_MOVE = UID("1.2.840.10008.5.1.4.1.2.2.2")
+STUDY_GET = UID("1.2.840.10008.5.1.4.1.2.2.3")
+
+MAXIMUM_PROPOSED = 128
+"""Presentation contexts that one association can propose (odd identifiers 1 to 255, PS3.8 9.3.2.2)."""
+
+
+def acceptable() -> dict[str, tuple[UID, ...]]:
+    """Return the transfer syntaxes that the listener accepts, by SOP class."""
+    plain = (uid.ExplicitVRLittleEndian, uid.ImplicitVRLittleEndian)
+    return {VERIFICATION: plain, COMMITMENT: plain} | dict.fromkeys(STORAGE_CLASSES, TRANSFER_SYNTAXES)
+
+
+def as_requested(
+    requested: Iterable[PresentationContext], supported: dict[str, tuple[UID, ...]]
+) -> list[PresentationContext]:
+    """Return what the acceptor supports of ``requested``, in the order that the requestor prefers.
+
+    An acceptor may take any of the proposed transfer syntaxes (PS3.8 9.3.3.2). Taking the requestor's first
+    means that the object arrives in the syntax that it is stored in.
+    """
+    preferred: dict[str, list[UID]] = {}
+    for proposed in requested:
+        name = str(proposed.abstract_syntax)
+        chosen = preferred.setdefault(name, [])
+        known = supported.get(name, ())
+        chosen += [s for s in proposed.transfer_syntax if s in known and s not in chosen]
+    contexts = []
+    for abstract_syntax, syntaxes in preferred.items():
+        if not syntaxes:
+            continue
+        context = PresentationContext()
+        context.abstract_syntax = abstract_syntax
+        context.transfer_syntax = list(syntaxes)
+        if abstract_syntax == COMMITMENT:
+            # The PACS reports as SCP of the service on an association of its own: we are its SCU there
+            context.scu_role, context.scp_role = True, True
+        contexts.append(context)
+    return contexts

@@ -1,0 +1,74 @@
+"""The 128 byte preamble and file meta information (PS3.10 7.1) in front of a dataset kept as received."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import BinaryIO
+
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID
+
+IMPLEMENTATION_CLASS_UID = UID("2.25.262486931164327391487431853180474327415")
+IMPLEMENTATION_VERSION = "VOXTRIAL_0"
+
+_VERSION_ELEMENT = struct.pack("<HH2sHL", 0x0002, 0x0001, b"OB", 0, 2) + b"\x00\x01"
+
+
+def prefix(
+    *, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source_ae_title: str = ""
+) -> bytes:
+    """Return preamble, magic word and group 0002 in Explicit VR Little Endian."""
+    body = (
+        _VERSION_ELEMENT
+        + _element(0x0002, b"UI", sop_class_uid)
+        + _element(0x0003, b"UI", sop_instance_uid)
+        + _element(0x0010, b"UI", transfer_syntax_uid)
+        + _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID)
+        + _element(0x0013, b"SH", IMPLEMENTATION_VERSION)
+        + (_element(0x0016, b"AE", source_ae_title) if source_ae_title else b"")
+    )
+    return b"\0" * 128 + b"DICM" + struct.pack("<HH2sHL", 0x0002, 0x0000, b"UL", 4, len(body)) + body
+
+
+def _element(element: int, vr: bytes, value: str) -> bytes:
+    raw = value.encode("ascii", "replace")
+    if len(raw) % 2:
+        raw += b"\0" if vr == b"UI" else b" "
+    return struct.pack("<HH2sH", 0x0002, element, vr, len(raw)) + raw
+
+
+def open_dataset(path: Path) -> tuple[BinaryIO, str]:
+    """Open a Part 10 file at the first byte of its dataset.
+
+    The group is walked element by element, since group lengths are wrong in the field.
+
+    Returns
+    -------
+    tuple
+        The open file, and the transfer syntax UID of the dataset.
+
+    Raises
+    ------
+    InvalidDicomError
+        The file is no Part 10 file, or names no transfer syntax.
+    """
+    handle = path.open("rb")
+    transfer_syntax = b""
+    try:
+        magic = handle.read(132)[128:]
+        while len(header := handle.read(8)) == 8 and header[:2] == b"\x02\x00":
+            length = struct.unpack_from("<H", header, 6)[0]
+            if header[4:6] in (b"OB", b"UN"):
+                length = struct.unpack("<L", handle.read(4))[0]
+            value = handle.read(length)
+            if header[2:4] == b"\x10\x00":
+                transfer_syntax = value
+        handle.seek(-len(header), 1)
+    except (struct.error, OSError) as error:
+        handle.close()
+        raise InvalidDicomError(f"{path} has a damaged file meta group") from error
+    if magic != b"DICM" or not transfer_syntax:
+        handle.close()
+        raise InvalidDicomError(f"{path} is no DICOM file, or names no transfer syntax")
+    return handle, transfer_syntax.decode("ascii", "replace").strip("\0 ")

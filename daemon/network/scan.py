@@ -1,0 +1,215 @@
+"""Walk a dataset while it arrives: keep the attributes that rows need, and know whether it is whole.
+
+The walk looks at element headers only and skips values, so a CT image costs tens of microseconds. A dataset
+is whole when its last byte ends an element and every sequence is closed (PS3.5 7.1, 7.5): one that announces
+more than it holds is never acknowledged.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+import zlib
+from dataclasses import dataclass
+
+from pydicom.charset import convert_encodings, decode_bytes
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+)
+
+MAXIMUM_DEPTH = 64
+MAXIMUM_VALUE = 16_384
+"""Bytes of an attribute that is kept; a longer one is no UID, name or description."""
+INFLATE_STEP = 1 << 20
+
+UNDEFINED = 0xFFFFFFFF
+ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+CHARACTER_SET = 0x00080005
+KEPT = {
+    CHARACTER_SET: "specific_character_set",
+    0x00080016: "sop_class_uid",
+    0x00080018: "sop_instance_uid",
+    0x00080020: "study_date",
+    0x00080050: "accession_number",
+    0x00080060: "modality",
+    0x00081030: "study_description",
+    0x00100020: "patient_id",
+    0x00100021: "issuer_of_patient_id",
+    0x0020000D: "study_instance_uid",
+    0x0020000E: "series_instance_uid",
+}
+LAST_KEPT = max(KEPT)
+LONG_VRS = frozenset(
+    {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
+)
+SHORT_VRS = frozenset(
+    {
+        *(b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT"),
+        *(b"PN", b"SH", b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"),
+    }
+)
+_UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
+
+
+class Malformed(ValueError):
+    """The bytes are no dataset in the transfer syntax that was negotiated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Identity:
+    """What a row needs to know of an object; texts are decoded, cut to their column, and free of NUL."""
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    study_instance_uid: str
+    series_instance_uid: str
+    modality: str = ""
+    patient_id: str = ""
+    issuer_of_patient_id: str = ""
+    accession_number: str = ""
+    study_date: str = ""
+    study_description: str = ""
+
+
+def is_uid(value: str) -> bool:
+    """Return whether ``value`` is a UID: digits and dots, 64 characters at most (PS3.5 9.1).
+
+    Nothing else may name a file: no slash, no leading dot, no ``..``.
+    """
+    return len(value) <= 64 and _UID.fullmatch(value) is not None
+
+
+class Scanner:
+    """Follow one dataset through pieces of any size.
+
+    Parameters
+    ----------
+    transfer_syntax_uid
+        As negotiated; deflated datasets are inflated in bounded steps.
+    """
+
+    def __init__(self, transfer_syntax_uid: str) -> None:
+        big_endian = transfer_syntax_uid == ExplicitVRBigEndian
+        self._implicit = [transfer_syntax_uid == ImplicitVRLittleEndian]  # one entry for each open level
+        self._tag = struct.Struct(">HH" if big_endian else "<HH").unpack_from
+        self._u16 = struct.Struct(">H" if big_endian else "<H").unpack_from
+        self._u32 = struct.Struct(">L" if big_endian else "<L").unpack_from
+        deflated = transfer_syntax_uid == DeflatedExplicitVRLittleEndian
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS) if deflated else None
+        self._skip = 0
+        self._carry = b""
+        self._values: dict[int, bytes] = {}
+
+    def feed(self, data: bytes | memoryview) -> None:
+        """Take the next piece.
+
+        Raises
+        ------
+        Malformed
+            An element header that cannot be one.
+        """
+        if self._inflater is None:
+            self._walk(data)
+            return
+        try:
+            plain = self._inflater.decompress(data, INFLATE_STEP)
+            while plain:
+                self._walk(plain)
+                plain = self._inflater.decompress(self._inflater.unconsumed_tail, INFLATE_STEP)
+        except zlib.error as error:
+            raise Malformed(f"the deflated dataset cannot be inflated: {error}") from error
+
+    def identity(self) -> Identity:
+        """Check that the dataset is whole and return who it is.
+
+        Raises
+        ------
+        Malformed
+            The dataset ends inside an element or sequence, or a UID is missing or no UID.
+        """
+        if self._skip or self._carry or len(self._implicit) > 1:
+            raise Malformed(f"the dataset ends {self._skip or 'some'} bytes before its last element does")
+        if self._inflater is not None and not self._inflater.eof:
+            raise Malformed("the deflated dataset ends early")
+        values = {name: self._text(tag) for tag, name in KEPT.items() if tag != CHARACTER_SET}
+        for name in ("sop_class_uid", "sop_instance_uid", "study_instance_uid", "series_instance_uid"):
+            if not is_uid(values[name]):
+                raise Malformed(f"{name} {values[name][:64]!r} is not a UID")
+        limits = {"modality": 16, "study_date": 8, "study_description": 255}
+        return Identity(**{name: value[: limits.get(name, 64)] for name, value in values.items()})
+
+    def _text(self, tag: int) -> str:
+        raw = self._values.get(tag, b"")
+        try:
+            text = raw.decode("ascii")
+        except UnicodeDecodeError:
+            names = [n.strip() for n in self._text(CHARACTER_SET).split("\\")] if tag != CHARACTER_SET else []
+            try:
+                text = decode_bytes(raw, convert_encodings(names or ""), set())
+            except (LookupError, ValueError):
+                text = raw.decode("latin-1")
+        return text.strip(" \0").replace("\0", "")
+
+    def _walk(self, data: bytes | memoryview) -> None:
+        if self._skip:
+            if self._skip >= len(data):
+                self._skip -= len(data)
+                return
+            data = memoryview(data)[self._skip :]
+            self._skip = 0
+        if self._carry:
+            data = self._carry + bytes(data)
+            self._carry = b""
+        tag_at, u16_at, u32_at = self._tag, self._u16, self._u32
+        at, end = 0, len(data)
+        while end - at >= 8:
+            group, element = tag_at(data, at)
+            tag = group << 16 | element
+            if group == 0xFFFE:
+                length, value = u32_at(data, at + 4)[0], at + 8
+                if tag in (ITEM_END, SEQUENCE_END):
+                    self._close(tag, length)
+                    at = value
+                    continue
+                if tag != ITEM or len(self._implicit) == 1:
+                    raise Malformed(f"tag {tag:08X} outside a sequence")
+            elif self._implicit[-1]:
+                length, value = u32_at(data, at + 4)[0], at + 8
+            else:
+                vr = bytes(data[at + 4 : at + 6])
+                if vr in SHORT_VRS:
+                    length, value = u16_at(data, at + 6)[0], at + 8
+                elif vr in LONG_VRS:
+                    if end - at < 12:
+                        break
+                    length, value = u32_at(data, at + 8)[0], at + 12
+                else:
+                    raise Malformed(f"element {tag:08X} has no value representation")
+            if length == UNDEFINED:
+                # PS3.5 6.2.2: the content of UN of undefined length is implicit VR
+                self._open(implicit=self._implicit[-1] or (group != 0xFFFE and vr == b"UN"))
+                at = value
+                continue
+            if tag <= LAST_KEPT and tag in KEPT and len(self._implicit) == 1:
+                if length > MAXIMUM_VALUE:
+                    raise Malformed(f"element {tag:08X} announces {length} bytes")
+                if end - value < length:
+                    break
+                self._values[tag] = bytes(data[value : value + length])
+            at = value + length
+        if at > end:
+            self._skip = at - end
+        else:
+            self._carry = bytes(data[at:end])
+
+    def _open(self, *, implicit: bool) -> None:
+        if len(self._implicit) > MAXIMUM_DEPTH:
+            raise Malformed(f"sequences are nested deeper than {MAXIMUM_DEPTH} levels")
+        self._implicit.append(implicit)
+
+    def _close(self, tag: int, length: int) -> None:
+        if length or len(self._implicit) == 1:
+            raise Malformed(f"delimiter {tag:08X} closes nothing")
+        self._implicit.pop()

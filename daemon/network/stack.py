@@ -1,0 +1,26 @@
+"""pynetdicom as we use it: one place that configures the library."""
+
+from __future__ import annotations
+
+from pynetdicom import AE, _config
+
+from voxtrial.daemon.network import part10
+
+_config.LOG_HANDLER_LEVEL = "none"  # a log handler on every PDU costs more than the PDU
+_config.STORE_SEND_CHUNKED_DATASET = True  # files are sent byte for byte, never decoded and encoded again
+
+CONNECT_SECONDS = 10.0
+ANSWER_SECONDS = 60.0
+
+
+def application_entity(ae_title: str, *, idle_seconds: float = ANSWER_SECONDS) -> AE:
+    """Return an application entity that says who it is and gives up in time."""
+    entity = AE(ae_title=ae_title)
+    entity.implementation_class_uid = part10.IMPLEMENTATION_CLASS_UID
+    entity.implementation_version_name = part10.IMPLEMENTATION_VERSION
+    entity.connection_timeout = CONNECT_SECONDS
+    entity.acse_timeout = min(ANSWER_SECONDS, idle_seconds)
+    entity.dimse_timeout = ANSWER_SECONDS
+    entity.network_timeout = idle_seconds
+    entity.maximum_pdu_size = 131_072
+    return entity
