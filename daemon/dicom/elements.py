@@ -153,7 +153,7 @@ ESSENTIAL = frozenset(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class PixelLocation:
-    """Where the bytes of uncompressed little-endian pixels stand in a file."""
+    """Where the bytes of uncompressed little-endian pixels stand in a file, and how many there are."""
 
     offset: int
     length: int
@@ -248,7 +248,7 @@ def _walk_buffer(path: Path, buffer: bytes, size: int) -> Header | None:
             if tag == _PIXEL_DATA:
                 if length == _UNDEFINED_LENGTH:
                     return None
-                location = PixelLocation(offset=position, length=length)
+                location = PixelLocation(offset=position, length=min(length, size - position))
             break
         if length == _UNDEFINED_LENGTH:
             return None
@@ -311,7 +311,7 @@ def read_with_pydicom(path: Path) -> Header:
     Raises
     ------
     Refused
-        ``not_dicom`` if no data element was found.
+        ``not_dicom`` if the file has neither file meta information nor a SOP Class UID.
     """
     data_set = read_data_set(path, defer_size=_DEFER_SIZE)
     found: dict[int, bytes] = {}
@@ -328,7 +328,8 @@ def read_with_pydicom(path: Path) -> Header:
         and syntax in WALKABLE
         and pixel_data.length != _UNDEFINED_LENGTH
     ):
-        location = PixelLocation(offset=pixel_data.value_tell, length=pixel_data.length)
+        held = min(pixel_data.length, path.stat().st_size - pixel_data.value_tell)
+        location = PixelLocation(offset=pixel_data.value_tell, length=held)
     return Header(
         path=path,
         transfer_syntax_uid=syntax,
@@ -345,7 +346,7 @@ def read_data_set(path: Path, *, defer_size: int | None = None, stop_before_pixe
     Raises
     ------
     Refused
-        ``not_dicom`` if no data element was found.
+        ``not_dicom`` if the file has neither file meta information nor a SOP Class UID.
     """
     try:
         with warnings.catch_warnings():
@@ -356,6 +357,8 @@ def read_data_set(path: Path, *, defer_size: int | None = None, stop_before_pixe
     except PYDICOM_FAILURES as error:
         message = f"{path.name} cannot be read as DICOM: {type(error).__name__}: {error}"
         raise Refused(message, rule="not_dicom") from error
-    if not len(data_set) and not len(data_set.file_meta):
-        raise Refused(f"{path.name} holds no DICOM data elements", rule="not_dicom")
+    if (
+        not len(data_set.file_meta) and "SOPClassUID" not in data_set
+    ):  # forced reading finds elements in any text
+        raise Refused(f"{path.name} is not a DICOM file", rule="not_dicom")
     return data_set

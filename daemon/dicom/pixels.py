@@ -127,14 +127,13 @@ def read_stored(plane: Plane, out: NDArray[Any]) -> None:
         _decode(plane, out)
     else:
         offset = location.offset + ((plane.frame or 1) - 1) * out.nbytes
-        held = min(location.length - (offset - location.offset), out.nbytes)
         descriptor = os.open(plane.path, os.O_RDONLY)
         try:
-            got = os.preadv(descriptor, [out.data.cast("B")], offset) if held == out.nbytes else held
+            got = os.preadv(descriptor, [out.data.cast("B")], offset)
         finally:
             os.close(descriptor)
         if got < out.nbytes:
-            message = f"{plane.path.name} ends after {max(got, 0)} of {out.nbytes} bytes of pixels"
+            message = f"{plane.path.name} ends after {got} of {out.nbytes} bytes of pixels"
             raise Refused(message, rule="truncated")
     _clear_unused_bits(plane, out)
 

@@ -8,6 +8,8 @@ frame type, echo, b value, quantity) becomes a value too.
 
 from __future__ import annotations
 
+import functools
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,6 +19,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID
 
 from voxtrial.daemon.dicom.elements import PYDICOM_FAILURES, Header, Value, read_data_set
 from voxtrial.daemon.errors import Refused
@@ -113,7 +117,8 @@ def planes(header: Header) -> list[Plane]:
     ------
     Refused
         ``not_an_image``, ``derived_object``, ``malformed_header``, ``color``, ``mosaic``, ``localizer``,
-        ``missing_geometry``: what makes every plane of the file unfit for a volume.
+        ``missing_geometry``, ``truncated``, ``unsupported_transfer_syntax``: what makes every plane of the
+        file unfit for a volume.
     """
     file_plane = Plane(header=header, frame=None, values=header.values)
     _refuse_other_objects(file_plane)
@@ -124,6 +129,7 @@ def planes(header: Header) -> list[Plane]:
         found = [file_plane]
     for plane in found:
         _refuse_without_geometry(plane)
+    _refuse_unreadable_pixels(header, len(found))
     return found
 
 
@@ -153,28 +159,46 @@ def _refuse_other_objects(plane: Plane) -> None:
 
 def _refuse_without_geometry(plane: Plane) -> None:
     where = plane.path.name if plane.frame is None else f"{plane.path.name} frame {plane.frame}"
-    lengths = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}
-    for keyword, length in lengths.items():
+    for keyword, length in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("PixelSpacing", 2)):
         found = plane.numbers(keyword)
-        if len(found) != length or not np.isfinite(found).all():
+        if len(found) != length or not all(map(math.isfinite, found)):
             message = f"{where}: {keyword} holds {len(found)} finite values instead of {length}"
             raise Refused(message, rule="missing_geometry")
-    if min(plane.spacing_yx) <= 0:
-        raise Refused(f"{where}: PixelSpacing is {plane.spacing_yx}, not positive", rule="missing_geometry")
-    rows = np.array(plane.values["ImageOrientationPatient"], np.float64).reshape(2, 3)
-    gram = rows @ rows.T
-    if np.abs(gram - np.eye(2)).max() > 1e-3:
-        message = (
-            f"{where}: ImageOrientationPatient {rows.ravel().tolist()} is not two orthogonal unit vectors"
-        )
+    if min(plane.spacing_yx) <= 0 or min(plane.shape) <= 0:
+        message = f"{where}: pixel spacing {plane.spacing_yx} mm and matrix {plane.shape} must be positive"
         raise Refused(message, rule="missing_geometry")
+    a, b, c, d, e, f = plane.numbers("ImageOrientationPatient")
+    if max(abs(a * a + b * b + c * c - 1), abs(d * d + e * e + f * f - 1), abs(a * d + b * e + c * f)) > 1e-3:
+        message = f"{where}: ImageOrientationPatient {a, b, c, d, e, f} is not two orthogonal unit vectors"
+        raise Refused(message, rule="missing_geometry")
+
+
+def _refuse_unreadable_pixels(header: Header, number_of_planes: int) -> None:
+    plane = Plane(header=header, frame=None, values=header.values)
+    if header.pixel_location is None:
+        if not _can_decode(header.transfer_syntax_uid):
+            syntax = header.transfer_syntax_uid or "unknown"
+            message = f"{header.path.name}: no decoder for transfer syntax {syntax}"
+            raise Refused(message, rule="unsupported_transfer_syntax")
+        return
+    rows, columns = plane.shape
+    needed = rows * columns * number_of_planes * plane.integer("BitsAllocated", 16) // 8
+    if header.pixel_location.length < needed:
+        message = f"{header.path.name} ends after {header.pixel_location.length} of {needed} bytes of pixels"
+        raise Refused(message, rule="truncated")
+
+
+@functools.cache
+def _can_decode(transfer_syntax_uid: str) -> bool:
+    try:
+        return bool(get_decoder(UID(transfer_syntax_uid)).is_available)
+    except NotImplementedError:
+        return False
 
 
 def _enhanced_planes(header: Header, number_of_frames: int) -> list[Plane]:
     """Flatten shared and per-frame functional groups into one set of values a frame."""
     name = header.path.name
-    if number_of_frames == 1 and header.pixel_location is not None and "PixelSpacing" in header.values:
-        raise Refused(f"{name}: ImagePositionPatient is absent", rule="missing_geometry")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data_set = read_data_set(header.path, stop_before_pixels=True)
@@ -186,7 +210,9 @@ def _enhanced_planes(header: Header, number_of_frames: int) -> list[Plane]:
             message = f"{name}: functional groups cannot be read: {error}"
             raise Refused(message, rule="malformed_header") from error
     if not frames:
-        message = f"{name}: {number_of_frames} frame(s) without position or functional groups"
+        message = f"{name}: no position of the plane"
+        if number_of_frames > 1:
+            message = f"{name}: {number_of_frames} frames without functional groups"
         raise Refused(message, rule="missing_geometry")
     if len(frames) != number_of_frames:
         message = f"{name}: {number_of_frames} frames but {len(frames)} functional groups"

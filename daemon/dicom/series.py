@@ -81,6 +81,10 @@ PRIVATE_FACTS = {
 """Name here, private creator, group and element offset."""
 
 
+DAMAGE = frozenset(("malformed_header", "missing_geometry", "truncated", "unsupported_transfer_syntax"))
+"""Rules that refuse a slice but mean the whole series: without its last slice it would look complete."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class SeriesFiles:
     """One candidate volume, or files that cannot be one.
@@ -147,18 +151,23 @@ def group(paths: Iterable[Path]) -> list[SeriesFiles]:
             others[*_series_key(plane), refusal.rule].append((plane, refusal))
         else:
             images[_series_key(found[0])].extend(found)
-    series = [one for members in images.values() for one in _volumes(members)]
-    return series + [_refused(entries) for entries in others.values()]
+    damaged = {
+        (study, series): entries[0][1] for (study, series, rule), entries in others.items() if rule in DAMAGE
+    }
+    volumes = [one for key, members in images.items() for one in _volumes(members, damaged.get(key))]
+    return volumes + [_refused(entries) for entries in others.values()]
 
 
 def _series_key(plane: Plane) -> tuple[str, str]:
     return plane.text("StudyInstanceUID"), plane.text("SeriesInstanceUID")
 
 
-def _volumes(members: Sequence[Plane]) -> list[SeriesFiles]:
+def _volumes(members: Sequence[Plane], damage: Refused | None) -> list[SeriesFiles]:
     unique, conflict = _without_repeats(members)
     data_set = read_data_set(unique[0].path, stop_before_pixels=True)
-    return [_entry(part.planes, data_set, part=part.name, refusal=conflict) for part in split(unique)]
+    return [
+        _entry(part.planes, data_set, part=part.name, refusal=conflict or damage) for part in split(unique)
+    ]
 
 
 def _refused(entries: Sequence[tuple[Plane, Refused]]) -> SeriesFiles:
