@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
+from voxtrial.daemon.volume import Grid
+
 SOURCE_MODEL = "Phantom CT"
 
 
@@ -19,6 +21,27 @@ def sphere(
     """Return a (z, y, x) ball of ``radius_mm`` about the centre of the grid."""
     z, y, x = ((np.arange(n) - (n - 1) / 2) * s for n, s in zip(shape, spacing_mm, strict=True))
     return np.asarray(z[:, None, None] ** 2 + y[:, None] ** 2 + x**2 <= radius_mm**2)
+
+
+def axial_grid(
+    shape: tuple[int, int, int],
+    spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0),
+    origin: Sequence[float] = (-120.0, 35.5, 700.0),
+) -> Grid:
+    """Return axial slices from feet to head: (z, y, x) along Z, Y, X of the patient, first centre at ``origin``."""
+    affine = np.zeros((4, 4))
+    affine[2, 0], affine[1, 1], affine[0, 2], affine[3, 3] = *spacing_mm, 1
+    affine[:3, 3] = origin
+    return Grid(shape=shape, affine=affine)
+
+
+def ellipsoid(grid: Grid, semi_axes_mm: tuple[float, float, float]) -> NDArray[np.float64]:
+    """Return at each voxel the distance from the centre of the grid in units of the semi-axes (z, y, x)."""
+    z, y, x = (
+        (np.arange(n) - (n - 1) / 2) * s / a
+        for n, s, a in zip(grid.shape, grid.spacing_mm, semi_axes_mm, strict=True)
+    )
+    return np.asarray(np.sqrt(z[:, None, None] ** 2 + y[:, None] ** 2 + x**2))
 
 
 def ct_slice(  # one argument per attribute that a test may want to spoil
