@@ -5,11 +5,15 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy import ForeignKey, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from voxtrial.db.base import Base, utc_now
 from voxtrial.db.states import JobState
+
+# Partial indexes hold the open work only: they stay as small as the backlog however many jobs are finished.
+_CLAIMABLE = text("state IN ('QUEUED', 'WAITING')")
+_RUNNING = text("state = 'RUNNING'")
 
 
 class Model(Base):
@@ -30,8 +34,9 @@ class Job(Base):
     __tablename__ = "jobs"
     __table_args__ = (
         UniqueConstraint("study_version_id", "model_digest", "recipe_digest"),
-        Index("ix_jobs_state_priority_available_at_id", "state", "priority", "available_at", "id"),
-        Index("ix_jobs_state_lease_expires_at", "state", "lease_expires_at"),
+        Index("ix_jobs_claimable", "due_at", "id", sqlite_where=_CLAIMABLE, postgresql_where=_CLAIMABLE),
+        Index("ix_jobs_running", "model_digest", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
+        Index("ix_jobs_state_id", "state", "id"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -49,6 +54,8 @@ class Job(Base):
     gpus: Mapped[int] = mapped_column(default=0)
     attempts: Mapped[int] = mapped_column(default=0)
     available_at: Mapped[datetime] = mapped_column(default=utc_now)
+    due_at: Mapped[datetime] = mapped_column(default=utc_now)
+    """Order of claims: when it was queued, plus the head start that more urgent work has over it."""
     lease_owner: Mapped[str] = mapped_column(String(128), default="")
     lease_expires_at: Mapped[datetime | None]
     cancel_requested: Mapped[bool] = mapped_column(default=False)

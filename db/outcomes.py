@@ -18,7 +18,12 @@ class ReferenceReading(Base):
     """
 
     __tablename__ = "reference_readings"
-    __table_args__ = (UniqueConstraint("study_instance_uid", "reader", "kind", "label", "version"),)
+    __table_args__ = (
+        UniqueConstraint(
+            *("study_instance_uid", "reader", "kind", "label", "version"),
+            name="uq_reference_readings_reading",
+        ),
+    )
 
     id: Mapped[int] = mapped_column(primary_key=True)
     study_instance_uid: Mapped[str] = mapped_column(String(64), index=True)

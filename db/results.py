@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from sqlalchemy import ForeignKey, Index, String, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Index, String, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, mapped_column
 
 from voxtrial.db.base import Base, utc_now
 from voxtrial.db.states import DeliveryState
+
+_OPEN = text("state IN ('PENDING', 'WAITING', 'SENT')")
 
 
 class ResultObject(Base):
@@ -26,7 +28,7 @@ class ResultObject(Base):
     study_instance_uid: Mapped[str] = mapped_column(String(64), index=True)
     path: Mapped[str]
     """Below the data folder."""
-    size: Mapped[int]
+    size: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
     created_at: Mapped[datetime] = mapped_column(default=utc_now)
 
@@ -37,7 +39,8 @@ class Delivery(Base):
     __tablename__ = "deliveries"
     __table_args__ = (
         UniqueConstraint("result_object_id", "destination"),
-        Index("ix_deliveries_state_available_at_id", "state", "available_at", "id"),
+        Index("ix_deliveries_open", "available_at", "id", sqlite_where=_OPEN, postgresql_where=_OPEN),
+        Index("ix_deliveries_state_id", "state", "id"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

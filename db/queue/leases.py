@@ -1,0 +1,55 @@
+"""Only the holder of a lease may finish the work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BindParameter, bindparam
+from sqlalchemy.orm import Session
+
+from voxtrial.db.jobs import Job
+from voxtrial.db.results import Delivery
+from voxtrial.db.states import DeliveryState, JobState
+
+
+class LeaseLost(RuntimeError):
+    """The work is not held under this lease any more: somebody took it back, cancelled or superseded it."""
+
+    def __init__(self, row: Job | Delivery) -> None:
+        kind = "Job" if isinstance(row, Job) else "Delivery"
+        super().__init__(f"{kind} {row.id} is no longer held by {row.lease_owner}.")
+
+
+def held_job(session: Session, job: Job) -> Job:
+    """Lock and return the row of a job that is still RUNNING under the lease of ``job``.
+
+    Raises
+    ------
+    LeaseLost
+        It is not.
+    """
+    owner = job.lease_owner  # `job` may be the very object that is refreshed on the next line
+    row = session.get(Job, job.id, with_for_update=True, populate_existing=True)
+    if row is None or row.state != JobState.RUNNING or row.lease_owner != owner:
+        raise LeaseLost(job)
+    return row
+
+
+def held_delivery(session: Session, delivery: Delivery) -> Delivery:
+    """Lock and return the row of a delivery that is still held under the lease of ``delivery``.
+
+    Raises
+    ------
+    LeaseLost
+        It is not.
+    """
+    owner = delivery.lease_owner
+    row = session.get(Delivery, delivery.id, with_for_update=True, populate_existing=True)
+    if row is None or not owner or row.lease_owner != owner:
+        raise LeaseLost(delivery)
+    return row
+
+
+def inline(*states: JobState | DeliveryState) -> BindParameter[Any]:
+    """Return states that are written into the SQL text, so that a partial index on them can be used."""
+    return bindparam(None, [s.value for s in states], expanding=True, literal_execute=True, unique=True)
