@@ -203,9 +203,9 @@ def _enhanced_planes(header: Header, number_of_frames: int) -> list[Plane]:
         warnings.simplefilter("ignore")
         data_set = read_data_set(header.path, stop_before_pixels=True)
         try:
-            shared = _flattened(_first(data_set, "SharedFunctionalGroupsSequence"))
+            shared = flattened(first_item(data_set, "SharedFunctionalGroupsSequence"))
             groups = list(data_set.get("PerFrameFunctionalGroupsSequence") or ())
-            frames = [_flattened(group) for group in groups]
+            frames = [flattened(group) for group in groups]
         except PYDICOM_FAILURES as error:
             message = f"{name}: functional groups cannot be read: {error}"
             raise Refused(message, rule="malformed_header") from error
@@ -227,6 +227,7 @@ _GROUPED: tuple[tuple[str, str, str], ...] = (
     ("PlanePositionSequence", "ImagePositionPatient", "ImagePositionPatient"),
     ("PlaneOrientationSequence", "ImageOrientationPatient", "ImageOrientationPatient"),
     ("PixelMeasuresSequence", "PixelSpacing", "PixelSpacing"),
+    ("PixelMeasuresSequence", "SpacingBetweenSlices", "SpacingBetweenSlices"),
     ("PixelValueTransformationSequence", "RescaleIntercept", "RescaleIntercept"),
     ("PixelValueTransformationSequence", "RescaleSlope", "RescaleSlope"),
     ("PixelValueTransformationSequence", "RescaleType", "RescaleType"),
@@ -245,12 +246,13 @@ _GROUPED: tuple[tuple[str, str, str], ...] = (
 """Macro, its keyword, and the keyword of the single-frame images that means the same."""
 
 
-def _flattened(groups: Dataset | None) -> dict[str, Value]:
+def flattened(groups: Dataset | None) -> dict[str, Value]:
+    """Return the values of functional groups by the keywords of the single-frame images."""
     values: dict[str, Value] = {}
     if groups is None:
         return values
     for sequence, keyword, name in _GROUPED:
-        item = _first(groups, sequence)
+        item = first_item(groups, sequence)
         value = None if item is None else item.get(keyword)
         if value is not None and value != "":
             values[name] = plain_value(value)
@@ -269,6 +271,7 @@ def plain_value(value: Any) -> Value:
     return float(value)
 
 
-def _first(data_set: Dataset, keyword: str) -> Dataset | None:
+def first_item(data_set: Dataset, keyword: str) -> Dataset | None:
+    """Return the first item of a sequence; None where it is absent or empty."""
     items = data_set.get(keyword)
     return items[0] if items else None

@@ -1,0 +1,232 @@
+"""Read the segments of a DICOM Segmentation onto a grid: BINARY, FRACTIONAL and LABELMAP.
+
+Every frame is placed by its own position and orientation, whatever the order of the frames and whichever were
+omitted because they are empty. Frames whose pixels coincide with voxels of the grid are copied, flipped or
+transposed where the axes differ; others are put on the grid by the nearest voxel.
+
+References
+----------
+PS3.3 C.8.20 (segmentation), C.7.6.16 (functional groups), PS3.5 8.1.1 (bit packing across frames).
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.dataset import Dataset
+from pydicom.pixels.utils import pixel_array
+
+from voxtrial.daemon.dicom.elements import PYDICOM_FAILURES, Value, read_data_set
+from voxtrial.daemon.dicom.plane import first_item, flattened
+from voxtrial.daemon.errors import Refused
+from voxtrial.daemon.volume import Affine, Grid, Mask, Source, SourceInstance
+
+SEGMENTATION_CLASSES = frozenset(("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"))
+
+PLACE_TOLERANCE = 0.1
+"""Largest distance between pixel and voxel centres that still coincide, voxels."""
+
+_PACKED_SYNTAXES = frozenset(("1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.1.99"))
+"""Implicit, explicit and deflated little endian: 1-bit pixels are packed, lowest bit first."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Frame:
+    """One frame; ``segment`` is 0 in a label map, ``affine`` maps (row, column, 1) to LPS mm."""
+
+    pixels: NDArray[Any]
+    segment: int
+    affine: NDArray[np.float64]
+    slice_spacing_mm: float
+
+
+def from_seg(
+    path: Path, grid: Grid, *, threshold: float = 0.5, frame_of_reference_uid: str = ""
+) -> list[Mask]:
+    """Return the segments of ``path`` on ``grid``, in the order of their numbers; an empty one is all False.
+
+    Parameters
+    ----------
+    threshold
+        Fraction from which on a pixel of a FRACTIONAL segment belongs to it.
+    frame_of_reference_uid
+        Frame of reference of ``grid``; when given, a segmentation in another one is refused.
+
+    Raises
+    ------
+    Refused
+        ``not_seg``, ``undecodable``, ``missing_geometry``, ``frame_of_reference``,
+        ``reference_outside_image`` (a segmented pixel has no voxel), ``irregular_spacing`` (frames that need
+        resampling are no regular stack).
+    """
+    data_set = read_data_set(path)
+    if data_set.get("SOPClassUID") not in SEGMENTATION_CLASSES:
+        raise Refused(f"{path.name} is no Segmentation", rule="not_seg")
+    frame_of_reference = str(data_set.get("FrameOfReferenceUID", ""))
+    if frame_of_reference_uid and frame_of_reference != frame_of_reference_uid:
+        message = (
+            f"{path.name} stands in frame of reference {frame_of_reference or 'unknown'}, not the image's"
+        )
+        raise Refused(message, rule="frame_of_reference")
+    frames = _frames(path, data_set)
+    source = Source(
+        study_instance_uid=str(data_set.get("StudyInstanceUID", "")),
+        series_instance_uid=str(data_set.get("SeriesInstanceUID", "")),
+        frame_of_reference_uid=frame_of_reference,
+        modality="SEG",
+        instances=(
+            SourceInstance(
+                sop_instance_uid=str(data_set.get("SOPInstanceUID", "")),
+                sop_class_uid=str(data_set.get("SOPClassUID", "")),
+                path=str(path),
+            ),
+        ),
+    )
+    masks = []
+    for item in data_set.get("SegmentSequence") or ():
+        number = int(item.SegmentNumber)
+        if number == 0:  # the background of a label map
+            continue
+        own = [
+            (frame, _inside(frame, number, data_set, threshold))
+            for frame in frames
+            if frame.segment in {0, number}
+        ]
+        label = str(item.get("SegmentLabel", "")) or f"segment {number}"
+        array = _on_grid(own, grid, label)
+        masks.append(Mask(array=array, affine=grid.affine, label=label, source=source))
+    return masks
+
+
+def _inside(frame: _Frame, number: int, data_set: Dataset, threshold: float) -> NDArray[np.bool_]:
+    if frame.segment == 0:
+        return np.asarray(frame.pixels == number)
+    if data_set.get("SegmentationType") == "FRACTIONAL":
+        return np.asarray(frame.pixels >= threshold * int(data_set.MaximumFractionalValue))
+    return np.asarray(frame.pixels != 0)
+
+
+def _frames(path: Path, data_set: Dataset) -> list[_Frame]:
+    pixels = _pixels(path, data_set)
+    label_map = data_set.get("SegmentationType") == "LABELMAP"
+    try:
+        shared_item = first_item(data_set, "SharedFunctionalGroupsSequence")
+        shared = flattened(shared_item)
+        found = []
+        for k, group in enumerate(data_set.get("PerFrameFunctionalGroupsSequence") or ()):
+            identification = first_item(group, "SegmentIdentificationSequence") or (
+                shared_item and first_item(shared_item, "SegmentIdentificationSequence")
+            )
+            segment = 0 if label_map or not identification else int(identification.ReferencedSegmentNumber)
+            values = {**shared, **flattened(group)}
+            spacing = values.get("SpacingBetweenSlices", 0.0)
+            found.append(
+                _Frame(
+                    pixels=pixels[k],
+                    segment=segment,
+                    affine=_affine(values),
+                    slice_spacing_mm=float(spacing) if isinstance(spacing, (int, float)) else 0.0,
+                )
+            )
+    except (*PYDICOM_FAILURES, np.linalg.LinAlgError) as error:
+        message = f"{path.name}: the place of a frame cannot be read: {type(error).__name__}: {error}"
+        raise Refused(message, rule="missing_geometry") from error
+    if len(found) != len(pixels):
+        message = f"{path.name}: {len(pixels)} frames but {len(found)} functional groups"
+        raise Refused(message, rule="missing_geometry")
+    return found
+
+
+def _pixels(path: Path, data_set: Dataset) -> NDArray[Any]:
+    """Return (frames, rows, columns)."""
+    try:
+        shape = int(data_set.get("NumberOfFrames", 1)), int(data_set.Rows), int(data_set.Columns)
+        syntax = str(data_set.file_meta.TransferSyntaxUID)
+        if data_set.BitsAllocated == 1 and syntax in _PACKED_SYNTAXES:
+            packed = np.frombuffer(data_set.PixelData, np.uint8)
+            return np.unpackbits(packed, count=int(np.prod(shape)), bitorder="little").reshape(shape)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return np.asarray(pixel_array(data_set, raw=True)).reshape(shape)
+    except PYDICOM_FAILURES as error:
+        message = f"{path.name} cannot be decoded: {str(error).splitlines()[0]}"
+        raise Refused(message, rule="undecodable") from error
+
+
+def _affine(values: dict[str, Value]) -> NDArray[np.float64]:
+    """Return the (3, 3) map of (row, column, 1) to LPS mm."""
+    position = np.array(values["ImagePositionPatient"], np.float64)
+    along_row, along_column = np.array(values["ImageOrientationPatient"], np.float64).reshape(2, 3)
+    spacing_y, spacing_x = np.array(values["PixelSpacing"], np.float64)
+    return np.column_stack((along_column * spacing_y, along_row * spacing_x, position))
+
+
+def _on_grid(frames: list[tuple[_Frame, NDArray[np.bool_]]], grid: Grid, label: str) -> NDArray[np.bool_]:
+    array = np.zeros(grid.shape, bool)
+    elsewhere = []
+    for frame, inside in frames:
+        placed = _placed(frame, grid)
+        if placed is None:
+            elsewhere.append((frame, inside))
+        else:
+            _paste(inside, placed, array, label)
+    if elsewhere:
+        array |= _nearest(elsewhere, grid, label)
+    return array
+
+
+def _placed(frame: _Frame, grid: Grid) -> NDArray[np.int64] | None:
+    """Return the (3, 3) integer map of (row, column, 1) to (z, y, x); None if centres differ."""
+    inverse = np.linalg.inv(grid.affine[:3, :3])
+    exact = inverse @ frame.affine
+    exact[:, 2] -= inverse @ grid.affine[:3, 3]
+    whole = np.rint(exact).astype(np.int64)
+    corners = np.array([[r, c, 1] for r in (0, 1) for c in (0, 1)]) * [*frame.pixels.shape, 1]
+    coincide = np.abs((exact - whole) @ corners.T).max() <= PLACE_TOLERANCE
+    steps = np.abs(whole[:, :2])
+    return whole if coincide and (steps.sum(0) == 1).all() and (steps.sum(1) <= 1).all() else None
+
+
+def _paste(
+    inside: NDArray[np.bool_], placed: NDArray[np.int64], array: NDArray[np.bool_], label: str
+) -> None:
+    pixels = np.argwhere(inside)
+    voxels = pixels @ placed[:, :2].T + placed[:, 2]
+    if ((voxels < 0) | (voxels >= array.shape)).any():
+        message = f'Segment "{label}" reaches outside the image'
+        raise Refused(message, rule="reference_outside_image")
+    array[tuple(voxels.T)] = True
+
+
+def _nearest(frames: list[tuple[_Frame, NDArray[np.bool_]]], grid: Grid, label: str) -> NDArray[np.bool_]:
+    """Stack ``frames`` on their own regular grid, empty where one was omitted, and take the nearest voxel."""
+    from voxtrial.daemon.harmonize.resample import labels_to_grid  # compiled kernels load late
+
+    first = frames[0][0]
+    normal = np.cross(first.affine[:, 1], first.affine[:, 0])
+    normal /= np.linalg.norm(normal)
+    heights = np.array([frame.affine[:, 2] @ normal for frame, _ in frames])
+    if any(np.abs(frame.affine[:, :2] - first.affine[:, :2]).max() > 1e-3 for frame, _ in frames):
+        raise Refused(f'Frames of segment "{label}" have several orientations', rule="mixed_orientation")
+    distances = np.diff(np.unique(heights.round(3)))
+    spacing = first.slice_spacing_mm or (float(distances.min()) if len(distances) else 0.0)
+    places = (heights - heights.min()) / spacing if spacing else np.full(len(heights), np.nan)
+    if not np.abs(places - np.rint(places)).max() <= PLACE_TOLERANCE:
+        message = (
+            f'Frames of segment "{label}" are no regular stack, and their pixels are not voxels of the image'
+        )
+        raise Refused(message, rule="irregular_spacing")
+    k = np.rint(places).astype(int)
+    stack = np.zeros((k.max() + 1, *first.pixels.shape), np.uint8)
+    for place, (_, inside) in zip(k, frames, strict=True):
+        stack[place] |= inside
+    affine: Affine = np.eye(4)
+    lowest = frames[int(heights.argmin())][0]
+    affine[:3] = np.column_stack((normal * spacing, lowest.affine))
+    shape = (stack.shape[0], stack.shape[1], stack.shape[2])
+    return np.asarray(labels_to_grid(stack, Grid(shape=shape, affine=affine), grid) != 0)
