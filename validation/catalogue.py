@@ -14,29 +14,35 @@ CATALOGUE: Mapping[str, Mapping[str, str]] = {
     },
     "repeatability": {
         "repeatability": "Within-subject SD and CV, repeatability coefficient, intervals, claim test",
-        "reproducibility": "Reproducibility coefficient (RDC) of a long table over conditions",
         "change_beyond_repeatability": "Follow-up pairs that differ beyond the repeatability coefficient",
     },
     "bland_altman": {
         "bland_altman": "Bias and limits of agreement with approximate and exact intervals",
         "bland_altman_ratio": "Limits of agreement of logarithms, transformed back to ratios",
+        "bland_altman_regression": "Limits of agreement that follow the size of the measurement",
+    },
+    "bland_altman_repeated": {
         "bland_altman_repeated_true_value_constant": "Limits for replicates of a constant true value",
         "bland_altman_repeated_true_value_varies": "Limits for linked pairs while the true value varies",
-        "bland_altman_regression": "Limits of agreement that follow the size of the measurement",
     },
     "concordance": {
         "lin_ccc": "Lin's concordance correlation coefficient with z-transformed interval",
     },
     "variance_components": {
         "variance_components_nested": "Balanced nested precision experiment in closed form",
+    },
+    "reml": {
         "variance_components_reml": "Restricted maximum likelihood for unbalanced and crossed factors",
     },
     "gage": {
         "gage_rr_crossed": "Crossed gage repeatability and reproducibility",
+        "reproducibility": "Reproducibility coefficient (RDC) over scanners or other conditions",
     },
-    "regression": {
+    "deming": {
         "deming": "Deming regression with constant error ratio and jackknife interval",
         "deming_weighted": "Deming regression with the standard deviations of each point",
+    },
+    "passing_bablok": {
         "passing_bablok": "Passing-Bablok regression with rank-based interval",
     },
     "linearity": {
