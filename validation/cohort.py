@@ -7,7 +7,6 @@ records behind every number.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -16,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -28,30 +26,11 @@ from voxtrial.db.results import Measurement, ResultObject
 from voxtrial.db.states import JobState, StudyState
 from voxtrial.db.studies import Series, StudyVersion
 from voxtrial.validation import protocol as plan
-from voxtrial.validation.overlap import study_metrics
+from voxtrial.validation import regions
+from voxtrial.validation.registry import Undefined
+from voxtrial.validation.segmentation import segmentation_agreement
 
 ANALYSED = "analysed"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Region:
-    """Labels on the grid of the source series, as stored beside a result or a reference reading.
-
-    Parameters
-    ----------
-    array
-        (z, y, x) bool.
-    spacing_mm
-        Distance between voxel centres along (z, y, x).
-    """
-
-    array: NDArray[np.bool_]
-    spacing_mm: tuple[float, float, float]
-
-    @property
-    def volume_mm3(self) -> float:
-        """Voxel count times voxel volume."""
-        return float(np.count_nonzero(self.array)) * float(np.prod(self.spacing_mm))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -284,10 +263,13 @@ def _row(
         "site": any_reading.site or "unknown",
         **{key: job.provenance.get("acquisition", {}).get(key) for key in _FACTORS},
     }
-    _add_segmentation(row, job, readings, protocol, data)
+    _add_segmentation(row, job, measured, readings, protocol, data)
     _add_classification(row, measured, readings, protocol)
     return row
 
+
+_VOLUME = "118565006"
+"""SCT code of the volume that findings are measured with."""
 
 _FACTORS = ("Manufacturer", "ManufacturerModelName", "ConvolutionKernel", "SliceThickness")
 
@@ -295,23 +277,26 @@ _FACTORS = ("Manufacturer", "ManufacturerModelName", "ConvolutionKernel", "Slice
 def _add_segmentation(
     row: dict[str, Any],
     job: Job,
+    measured: Sequence[Measurement],
     readings: Mapping[str, ReferenceReading],
     protocol: plan.Protocol,
     data: Path,
 ) -> None:
+    """Add volume and overlap of the union of all findings; a study without a finding measures 0 mm³."""
+    row["volume_mm3"] = sum(m.value for m in measured if m.concept_code == _VOLUME and m.roi > 0)
     labels = job.provenance.get("labels", {})
-    if not labels:
-        return
-    predicted = _region(data, labels["path"], labels["sha256"])
-    row["volume_mm3"] = predicted.volume_mm3
-    truth: Region | None = None
-    if "mask" in readings:
-        truth = _region(data, readings["mask"].path, readings["mask"].sha256)
-        row.update(
-            study_metrics(
-                truth.array, predicted.array, predicted.spacing_mm, tolerance_mm=protocol.surface_tolerance_mm
+    truth: regions.Region | None = None
+    if "mask" in readings and labels:
+        predicted = regions.read(data / labels["path"], labels["sha256"])
+        truth = regions.read(data / readings["mask"].path, readings["mask"].sha256)
+        if truth.array.shape != predicted.array.shape or not np.allclose(
+            truth.affine, predicted.affine, atol=1e-3
+        ):
+            raise plan.ProtocolError(
+                f"The reference mask of record {row['record']} stands on another grid than the result; "
+                "import it again: voxtrial reference import."
             )
-        )
+        row.update(_overlap(truth, predicted, protocol.surface_tolerance_mm))
     if "value" in readings and readings["value"].value is not None:
         row["reference_volume_mm3"] = readings["value"].value
     elif truth is not None:
@@ -319,7 +304,24 @@ def _add_segmentation(
     reference = row.get("reference_volume_mm3")
     if reference:
         row["volume_error_percent"] = 100 * (row["volume_mm3"] - reference) / reference
-        row["log_volume"] = float(np.log(row["volume_mm3"])) if row["volume_mm3"] > 0 else None
+    row["log_volume"] = float(np.log(row["volume_mm3"])) if row["volume_mm3"] > 0 else None
+
+
+def _overlap(truth: regions.Region, predicted: regions.Region, tolerance_mm: float) -> dict[str, Any]:
+    """Return the columns of the cohort table that compare two regions; None where a measure is not defined.
+
+    A study in which the model found nothing has Dice 0 and no distance.
+    """
+    found = segmentation_agreement(truth.array, predicted.array, predicted.spacing_mm, (tolerance_mm,))
+    names = {
+        "dice": "dice",
+        "jaccard": "jaccard",
+        "hd95_mm": "hd95_surfel",
+        "masd_mm": "masd_mean_of_means",
+        "surface_dice": f"nsd_surfel_{tolerance_mm:g}mm",
+    }
+    values = {column: found[name] for column, name in names.items()}
+    return {column: None if isinstance(value, Undefined) else value for column, value in values.items()}
 
 
 def _add_classification(
@@ -340,13 +342,3 @@ def _add_classification(
     row["findings"] = len({m.roi for m in measured if m.roi > 0})
     if "class" in readings and readings["class"].value is not None:
         row["reference_class"] = int(readings["class"].value)
-
-
-def _region(data: Path, path: str, sha256: str) -> Region:
-    content = (data / path).read_bytes()
-    if hashlib.sha256(content).hexdigest() != sha256:
-        raise plan.ProtocolError(f"{path} has changed since it was recorded; restore it from a backup.")
-    with np.load(data / path) as stored:
-        affine = stored["affine"]
-        z, y, x = np.linalg.norm(affine[:3, :3], axis=0)
-        return Region(array=stored["labels"] > 0, spacing_mm=(float(z), float(y), float(x)))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import io
+import os
 from datetime import UTC
 from pathlib import Path
 from typing import TypedDict
@@ -97,10 +99,20 @@ def stamp(dataset: Dataset, work: Work, description: str) -> None:
 
 
 def save(dataset: Dataset, kind: str, folder: Path) -> ResultFile:
-    """Write the object below ``folder`` under its UID and return what the database records of it."""
+    """Write the object below ``folder`` under its UID and return what the database records of it.
+
+    The file is on disk, whole, before it has its name: a send never meets half an object.
+    """
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    content = buffer.getvalue()
     path = folder / f"{dataset.SOPInstanceUID}.dcm"
-    dataset.save_as(path, enforce_file_format=True)
-    content = path.read_bytes()
+    part = path.with_suffix(".part")
+    with part.open("wb") as stream:
+        stream.write(content)
+        stream.flush()
+        os.fsync(stream.fileno())
+    part.replace(path)
     return ResultFile(
         kind=kind,
         path=str(path),

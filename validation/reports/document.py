@@ -172,9 +172,8 @@ _COLUMNS = frozenset(
     {
         "dice",
         "jaccard",
-        "hd_mm",
         "hd95_mm",
-        "assd_mm",
+        "masd_mm",
         "surface_dice",
         "volume_mm3",
         "reference_volume_mm3",
