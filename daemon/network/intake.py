@@ -11,13 +11,15 @@ import hashlib
 import logging
 from dataclasses import dataclass
 
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from voxtrial.daemon.network import part10
 from voxtrial.daemon.network.ledger import Ledger, Origin, Outcome, Stored
 from voxtrial.daemon.network.scan import Identity, Malformed, Scanner, is_uid
-from voxtrial.daemon.network.spool import Part, Spool, dataset_digest
+from voxtrial.daemon.network.spool import Durability, Part, Spool, dataset_digest
 from voxtrial.daemon.network.status import StoreStatus
+from voxtrial.daemon.settings import Settings
 from voxtrial.db.base import utc_now
 
 LOGGER = logging.getLogger(__name__)
@@ -181,6 +183,10 @@ class Reception:
                 received_at=utc_now(),
             )
         )
+        if outcome is Outcome.OWN_RESULT:
+            if mine:
+                final.unlink()
+            return Answer(StoreStatus.SUCCESS)
         if outcome is Outcome.CONFLICT:
             # Same UID in another study or series: the row of the first stands, our file must not
             reason = "another object is stored under this UID"
@@ -209,3 +215,10 @@ class Reception:
         self.abandon()
         self._answer = Answer(StoreStatus.OUT_OF_RESOURCES, error.strerror or type(error).__name__)
         return self._answer
+
+
+def intake_of(settings: Settings, engine: Engine) -> Intake:
+    """Return the way into the store of a site."""
+    config = settings.listener
+    spool = Spool(settings.site.data, Durability(config.fsync), config.watermark_mib << 20)
+    return Intake(spool, Ledger(engine))

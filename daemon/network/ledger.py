@@ -20,6 +20,7 @@ from sqlalchemy.orm import Session
 from voxtrial.daemon.network.scan import Identity
 from voxtrial.db import audit
 from voxtrial.db.jobs import Event
+from voxtrial.db.results import ResultObject
 from voxtrial.db.states import StudyState
 from voxtrial.db.studies import Instance, Quarantined, StudyVersion
 
@@ -34,6 +35,8 @@ class Outcome(Enum):
     """The very object was there already."""
     CONFLICT = "conflict"
     """Another object has the UID."""
+    OWN_RESULT = "own result"
+    """A result of ours that comes home: no input, and no reason for a new study version."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,6 +162,8 @@ class Ledger:
 def _record(connection: Connection, stored: Stored) -> Outcome:
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     identity = stored.identity
+    if _is_own_result(connection, identity.sop_instance_uid):
+        return Outcome.OWN_RESULT
     version = _touch(connection, stored)
     if version is None:
         known = _known(connection, stored)
@@ -189,6 +194,14 @@ def _record(connection: Connection, stored: Stored) -> Outcome:
     known = _known(connection, stored)
     assert known is not None  # the insert met it
     return known
+
+
+def _is_own_result(connection: Connection, sop_instance_uid: str) -> bool:
+    """Return whether we made the object; the UIDs of results are derived from hashes, below 2.25."""
+    if not sop_instance_uid.startswith("2.25."):
+        return False
+    query = select(ResultObject.id).where(ResultObject.sop_instance_uid == sop_instance_uid)
+    return connection.execute(query).first() is not None
 
 
 def _touch(connection: Connection, stored: Stored) -> int | None:

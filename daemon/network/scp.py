@@ -14,10 +14,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from voxtrial.daemon.network import commitment, contexts, tls
-from voxtrial.daemon.network.intake import Intake, Offer
-from voxtrial.daemon.network.ledger import Ledger, Origin
+from voxtrial.daemon.network.intake import Offer, intake_of
+from voxtrial.daemon.network.ledger import Origin
 from voxtrial.daemon.network.policy import Policy
-from voxtrial.daemon.network.spool import Durability, Spool
 from voxtrial.daemon.network.stack import application_entity
 from voxtrial.daemon.network.sweep import sweep
 from voxtrial.daemon.settings import Settings
@@ -159,10 +158,3 @@ class Listener:
         with Session(self.intake.ledger.engine) as session, session.begin():
             commitment.keep(session, report, calling_ae=self._origin(event).calling_ae)
         return 0x0000, None
-
-
-def intake_of(settings: Settings, engine: Engine) -> Intake:
-    """Return the way into the store of a site."""
-    config = settings.listener
-    spool = Spool(settings.site.data, Durability(config.fsync), config.watermark_mib << 20)
-    return Intake(spool, Ledger(engine))

@@ -92,7 +92,7 @@ def _without_row(folder: Path, engine: Engine) -> list[Path]:
 
 
 def _adopt(path: Path, spool: Spool, ledger: Ledger) -> bool:
-    """Insert the row of a complete file; quarantine any other."""
+    """Insert the row of a complete file and return True; quarantine any other."""
     try:
         identity, transfer_syntax_uid, size, sha256 = _read(path)
     except (InvalidDicomError, Malformed) as error:
@@ -112,6 +112,9 @@ def _adopt(path: Path, spool: Spool, ledger: Ledger) -> bool:
             received_at=utc_now(),
         )
     )
+    if outcome is Outcome.OWN_RESULT:
+        path.unlink()
+        return True
     if outcome is Outcome.CONFLICT:
         _quarantine(path, spool, ledger, "another object is stored under this UID")
         return False
