@@ -33,8 +33,9 @@ SAME_POSITION_MM = 0.01
 SPACING_TOLERANCE = 0.02
 """Largest distance of a plane from the regular lattice, as a part of the slice spacing."""
 
-SPACING_TOLERANCE_MM = 0.06
-"""The same in mm, whichever is larger: positions written with one decimal are off by up to 0.05 mm."""
+SPACING_TOLERANCE_MM = 0.1
+"""The same in mm, whichever is larger: positions written with one decimal are off by 0.05 mm, and so are the
+ends that the lattice is drawn between. Below a spacing of 0.5 mm a fifth of the spacing."""
 
 TILT_TOLERANCE_DEGREES = 0.1
 """Largest angle between the normal of the planes and the line through their first voxels."""
@@ -183,12 +184,12 @@ def _refuse_irregular(positions: Vector, steps: Vector, step: Vector, height: fl
     expected = positions[0] + np.arange(len(positions))[:, None] * step
     residual = np.linalg.norm(positions - expected, axis=1)
     deviation = float(residual.max())
-    tolerance = max(SPACING_TOLERANCE * height, SPACING_TOLERANCE_MM)
+    tolerance = _tolerance(height)
     if deviation <= tolerance:
         return deviation
     typical = float(np.sort(steps)[(len(steps) - 1) // 2])
     multiples = np.rint(steps / typical)
-    allowed = max(SPACING_TOLERANCE * typical, SPACING_TOLERANCE_MM) * multiples
+    allowed = _tolerance(typical) * multiples
     if multiples.max() > 1 and (np.abs(steps - multiples * typical) <= allowed).all():
         missing, place = int(multiples.sum()) - len(steps), int(np.argmax(multiples))
         message = (
@@ -205,3 +206,7 @@ def _refuse_irregular(positions: Vector, steps: Vector, step: Vector, height: fl
         raise Refused(message, rule="irregular_spacing")
     message = f"Slices wander off a straight line by {deviation:.3g} mm; accepted are {tolerance:.3g} mm"
     raise Refused(message, rule="planes_out_of_line")
+
+
+def _tolerance(spacing: float) -> float:
+    return max(SPACING_TOLERANCE * spacing, min(SPACING_TOLERANCE_MM, spacing / 5))
