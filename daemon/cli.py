@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from voxtrial.daemon.commands import statistic
+from voxtrial.daemon.commands import radiomics, statistic
 from voxtrial.daemon.errors import VoxtrialError
 
 app = typer.Typer(
@@ -31,6 +31,7 @@ def root(
         raise typer.Exit
 
 
+radiomics.add_to(app)
 statistic.add_to(app)
 
 
