@@ -10,7 +10,6 @@ References
 Keys (1981), cubic convolution interpolation, doi:10.1109/TASSP.1981.1163711.
 Unser (1999), Splines: a perfect fit for signal and image processing, doi:10.1109/79.799930.
 Cardoso et al. (2015), Scale factor point spread function matching, doi:10.1007/978-3-319-24571-3_81.
-Lindeberg (1990), Scale-space for discrete signals, doi:10.1109/34.49051.
 """
 
 from __future__ import annotations
@@ -72,15 +71,23 @@ def blur_sigma(step: float) -> float:
 
 
 def discrete_gaussian(sigma: float) -> NDArray[np.float64]:
-    """Return the 2 r + 1 weights of Lindeberg's discrete Gaussian: sum 1, variance ``sigma``² exactly."""
-    from scipy.special import ive
+    """Return 2 r + 1 weights of a sampled Gaussian with sum 1 and variance ``sigma``².
 
-    variance = sigma * sigma
-    radius = max(1, math.ceil(5 * sigma + 2))
-    half = ive(np.arange(radius + 1), variance)
-    weights = np.concatenate([half[:0:-1], half])
-    kept = weights > 1e-9 * weights.max()
-    weights = weights[kept]
+    The samples of a narrow Gaussian vary less than it does; its width is raised until they vary enough.
+    """
+    from scipy.optimize import brentq
+
+    x = np.arange(-math.ceil(6 * sigma + 2), math.ceil(6 * sigma + 2) + 1)
+
+    def sampled(width: float) -> NDArray[np.float64]:
+        weights = np.exp(-0.5 * (x / width) ** 2)
+        return np.asarray(weights / weights.sum())
+
+    def excess(width: float) -> float:
+        return float(sampled(width) @ x**2) - sigma * sigma
+
+    weights = sampled(brentq(excess, 0.5 * sigma, sigma + 1, xtol=1e-14))
+    weights = weights[weights > 1e-12]
     return np.asarray(weights / weights.sum())
 
 

@@ -35,7 +35,7 @@ def region(array: Array, rule: str = "all") -> Region:
     if rule == "otsu":
         from skimage.filters import threshold_otsu
 
-        return np.asarray(array > threshold_otsu(array, nbins=512))
+        return np.asarray(array > threshold_otsu(array.ravel(), nbins=512))
     raise Misconfigured(f'region is "{rule}"; choose one of {", ".join(REGIONS)}.')
 
 
