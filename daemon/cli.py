@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from voxtrial.daemon.commands import radiomics, statistic
+from voxtrial.daemon.commands import demo, radiomics, statistic, validation
 from voxtrial.daemon.errors import VoxtrialError
 
 app = typer.Typer(
@@ -32,6 +32,8 @@ def root(
 
 
 radiomics.add_to(app)
+demo.add_to(app)
+validation.add_to(app)
 statistic.add_to(app)
 
 
