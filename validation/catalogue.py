@@ -73,8 +73,7 @@ CATALOGUE: Mapping[str, Mapping[str, str]] = {
         "gatekeeping": "Hierarchical gatekeeping over ordered families of hypotheses",
     },
     "bootstrap": {
-        "bootstrap_bca": "Percentile and BCa intervals of a ratio of means",
-        "bootstrap_mean": "Percentile and BCa intervals of a mean, clusters resampled as a whole",
+        "bootstrap_bca": "Percentile and BCa intervals of a mean or ratio of means, also clustered",
     },
     "bootstrap_auc": {
         "bootstrap_auc": "Percentile bootstrap of an area under the ROC curve",

@@ -64,8 +64,8 @@ def fit_reml(y: Floats, factors: Sequence[NDArray[np.intp]]) -> MixedFit:
         lambda theta: profile(theta)[0],
         np.ones(len(factors)),
         method="Nelder-Mead",
-        bounds=optimize.Bounds(np.zeros(len(factors)), np.full(len(factors), np.inf)),
-        options={"xatol": 1e-8, "fatol": 1e-11, "maxiter": 2000 * len(factors)},
+        bounds=[(0.0, np.inf)] * len(factors),
+        tol=1e-9,
     )
     theta: Floats = np.where(best.x < 1e-6, 0.0, best.x)
     criterion, variance, shift, information = profile(theta)
