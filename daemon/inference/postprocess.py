@@ -7,7 +7,7 @@ mask is ever resampled.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -39,6 +39,9 @@ class Finding:
         Where ``part`` lies on the source grid.
     shape
         Of the source grid.
+    volume_mm3
+        Volume on the grid of the model: there a millimetre is the same for every scanner, while the voxels of
+        a thick-slice source round a small lesion to a few slices.
     scores
         By the names in the manifest, e.g. ``malignancy``.
     """
@@ -48,6 +51,7 @@ class Finding:
     part: NDArray[np.bool_]
     box: Box
     shape: Shape
+    volume_mm3: float
     scores: dict[str, float] = field(default_factory=dict)
 
     @property
@@ -96,6 +100,7 @@ def findings(
                     part=mask,
                     box=where,
                     shape=source_grid.shape,
+                    volume_mm3=_cut_volume_mm3(probability, prediction.grid, model),
                     scores=_scores(model, image, probability, box),
                 )
             )
@@ -122,7 +127,11 @@ def _components(
         yield np.where((inside == 0) | (inside == component), probability[box], 0).astype(np.float32), box
 
 
-def _widened(box: Box, shape: tuple[int, ...], *, by: int) -> Box:
+def _cut_volume_mm3(probability: NDArray[np.float32], grid: Grid, model: StoredModel) -> float:
+    return float(np.count_nonzero(probability > model.manifest.findings.threshold) * grid.voxel_volume_mm3)
+
+
+def _widened(box: Sequence[slice], shape: tuple[int, ...], *, by: int) -> Box:
     z, y, x = (slice(max(s.start - by, 0), min(s.stop + by, n)) for s, n in zip(box, shape, strict=True))
     return z, y, x
 
@@ -138,9 +147,15 @@ def _carry_back(
     low = np.clip(np.floor(reached.min(axis=0)).astype(int), 0, source_grid.shape)
     high = np.clip(np.ceil(reached.max(axis=0)).astype(int) + 1, 0, source_grid.shape)
     z, y, x = (slice(int(a), int(max(a, b))) for a, b in zip(low, high, strict=True))
-    part = Grid(shape=probability.shape, affine=_shifted(grid.affine, start))
-    target = Grid(shape=tuple(high - low), affine=_shifted(source_grid.affine, low))
+    part = _part_of(grid, box)
+    target = _part_of(source_grid, (z, y, x))
     return (z, y, x), _sampled(probability, part, target) > model.manifest.findings.threshold
+
+
+def _part_of(grid: Grid, box: Box) -> Grid:
+    """Return the part of ``grid`` that ``box`` cuts out."""
+    z, y, x = (s.stop - s.start for s in box)
+    return Grid(shape=(z, y, x), affine=_shifted(grid.affine, np.array([s.start for s in box])))
 
 
 def _shifted(affine: Affine, start: NDArray[Any]) -> Affine:
@@ -186,10 +201,22 @@ def _regions(prediction: Prediction, source_grid: Grid, model: StoredModel) -> l
         np.maximum(best, probability, out=best)
     smallest = model.manifest.findings.minimum_volume_mm3 / source_grid.voxel_volume_mm3
     sizes = np.bincount(labels.ravel(), minlength=len(model.manifest.outputs) + 1)
-    boxes: list[Box] = ndimage.find_objects(labels, max_label=len(model.manifest.outputs))
+    boxes = ndimage.find_objects(labels, max_label=len(model.manifest.outputs))
+    counts = np.bincount(
+        prediction.labels(model.manifest.findings.threshold).ravel(),
+        minlength=len(model.manifest.outputs) + 1,
+    )
+    volumes_mm3 = counts * prediction.grid.voxel_volume_mm3
     kept = [label for label in model.manifest.outputs if sizes[label.index] >= max(smallest, 1)]
     return [
-        Finding(roi=roi, label=label, part=labels[box] == label.index, box=box, shape=source_grid.shape)
+        Finding(
+            roi=roi,
+            label=label,
+            part=labels[box] == label.index,
+            box=_widened(box, labels.shape, by=0),
+            shape=source_grid.shape,
+            volume_mm3=float(volumes_mm3[label.index]),
+        )
         for roi, (label, box) in enumerate(((one, boxes[one.index - 1]) for one in kept), start=1)
     ]
 

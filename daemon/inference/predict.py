@@ -93,10 +93,10 @@ def predict(
             cut = thresholds.otsu if engine.architecture == "otsu" else thresholds.threshold
             probabilities = cut(first.array, engine.parameters)[None].astype(np.float32)
         case _:
-            from voxtrial.daemon.inference import network
+            from voxtrial.daemon.inference.network import run
 
             stacked = np.stack([volume.array.astype(np.float32, copy=False) for volume in inputs])
-            probabilities, how = network.run(
+            probabilities, how = run(
                 model, stacked, threads=threads, memory_mib=memory_mib, progress=progress
             )
             facts |= how

@@ -49,4 +49,4 @@ def model_digest(folder: Path) -> str:
 
 def recipe_digest(inputs: Sequence[Input]) -> str:
     """Return the digest of how the inputs are made comparable: every step by role, 64 hex digits."""
-    return hashlib.sha256(canonical_json({one.role: list(one.recipe) for one in inputs})).hexdigest()
+    return hashlib.sha256(canonical_json({one.role: one.harmonization.digest for one in inputs})).hexdigest()

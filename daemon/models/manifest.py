@@ -12,7 +12,9 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from voxtrial.daemon.dicom.select import Selector
 from voxtrial.daemon.errors import Misconfigured
+from voxtrial.daemon.harmonize.recipe import Recipe
 
 MANIFEST_NAME = "model.toml"
 
@@ -47,30 +49,22 @@ class Identity(_Part):
     )
 
 
-class SeriesSelector(_Part):
-    """Which series of a study feeds an input; the names are those of ``dicom.select.Selector``."""
-
-    modality: str = Field(description="DICOM modality, e.g. CT.")
-    description: str = Field("", description="Regular expression on SeriesDescription; empty: any.")
-    image_type: tuple[str, ...] = Field((), description="Values that ImageType must hold.")
-    minimum_slices: int = Field(1, ge=1, description="Fewest slices of a usable series.")
-    maximum_slice_spacing_mm: Positive | None = Field(
-        None, description="Widest slice spacing of a usable series."
-    )
-    contrast: bool | None = Field(None, description="Whether contrast agent must (not) have been given.")
-    prefer: Literal["thinnest", "most_slices", "first"] = Field(
-        "thinnest", description="Which of several usable series is taken."
-    )
-
-
 class Input(_Part):
     """One image that the model needs, and how it is made comparable."""
 
     role: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Name of the input, e.g. ct, pet, arterial.")
-    selector: SeriesSelector = Field(description="Which series of the study it is.")
-    recipe: tuple[dict[str, Any], ...] = Field(
-        (), description="Steps for harmonize.recipe.Recipe.from_steps."
-    )
+    selector: Selector = Field(description="Which series of the study it is.")
+    recipe: tuple[dict[str, Any], ...] = Field((), description="Steps of harmonize.recipe.Recipe.")
+
+    @model_validator(mode="after")
+    def _steps_are_known(self) -> Self:
+        Recipe.from_steps(self.recipe)
+        return self
+
+    @property
+    def harmonization(self) -> Recipe:
+        """The recipe, checked."""
+        return Recipe.from_steps(self.recipe)
 
 
 class Engine(_Part):
