@@ -8,6 +8,7 @@ from functools import cache
 
 import numpy as np
 
+from voxtrial.daemon.harmonize.resample import finer_than_source
 from voxtrial.daemon.radiomics import (
     glcm,
     gldzm,
@@ -50,7 +51,8 @@ class Features:
     configuration, configuration_digest
         Name and digest of the configuration.
     notes
-        What a reader must know: which features are undefined (NaN) for this region, and why.
+        What a reader must know: interpolation beyond the acquisition, and which features are undefined (NaN)
+        for this region, and why.
     """
 
     configuration: str
@@ -138,18 +140,20 @@ def extract(
         configuration=configuration.name,
         configuration_digest=configuration.digest,
         rows=tuple(rows),
-        notes=tuple(_notes(region, rows)),
+        notes=tuple(_notes(volume, region, rows)),
     )
 
 
-def _notes(region: Region, rows: list[Feature]) -> Iterator[str]:
+def _notes(volume: Volume, region: Region, rows: list[Feature]) -> Iterator[str]:
     intensities = region.intensities
+    if finer := finer_than_source(volume.grid, region.grid):
+        yield finer
     if intensities.size == 1:
         yield "The region has one voxel: it has no variation and no neighbours."
     elif intensities.min() == intensities.max():
         yield f"All {intensities.size} voxels of the region have the intensity {intensities[0]:g}."
-    if region.n_levels == 1 and intensities.min() < intensities.max():
-        yield "All intensities of the region fall into one bin: texture is undefined; choose smaller bins."
+    elif np.ptp(region.levels[region.intensity]) == 0:
+        yield "All intensities of the region fall into one bin; smaller bins would show its texture."
     undefined = dict.fromkeys(f"{row.family}: {row.feature}" for row in rows if np.isnan(row.value))
     if undefined:
         yield f"Undefined for this region, given as NaN: {'; '.join(undefined)}."

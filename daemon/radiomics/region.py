@@ -34,15 +34,20 @@ class Region:
         (z, y, x) mask after re-segmentation.
     levels
         (z, y, x) grey levels from 1 in the intensity mask, 0 elsewhere.
-    spacing_mm
-        Voxel size along (z, y, x).
+    grid
+        Where the arrays stand.
     """
 
     image: NDArray[np.float64]
     morphology: NDArray[np.bool_]
     intensity: NDArray[np.bool_]
     levels: NDArray[np.int32]
-    spacing_mm: Spacing
+    grid: Grid
+
+    @property
+    def spacing_mm(self) -> Spacing:
+        """Voxel size along (z, y, x), mm."""
+        return self.grid.spacing_mm
 
     @property
     def n_levels(self) -> int:
@@ -79,7 +84,7 @@ def prepare(volume: Volume, mask: Mask, configuration: Configuration) -> Region:
     _check_right_angles(volume.grid)
     if not mask.array.any():
         raise Refused("The mask is empty; features need at least one voxel.", rule="empty_mask")
-    image, morphology, spacing_mm = _on_grid(volume, mask, configuration.interpolation)
+    image, morphology, grid = _on_grid(volume, mask, configuration.interpolation)
     if not np.isfinite(image[morphology]).all():
         raise Refused("An intensity in the region is not a finite number.", rule="not_finite")
     rules = configuration.resegmentation
@@ -95,18 +100,16 @@ def prepare(volume: Volume, mask: Mask, configuration: Configuration) -> Region:
     if levels.max() > MAXIMUM_LEVELS:
         message = f"The bins give {levels.max()} grey levels; at most {MAXIMUM_LEVELS} make sense as texture."
         raise Refused(message, rule="too_many_grey_levels")
-    return Region(
-        image=image, morphology=morphology, intensity=intensity, levels=levels, spacing_mm=spacing_mm
-    )
+    return Region(image=image, morphology=morphology, intensity=intensity, levels=levels, grid=grid)
 
 
 def _on_grid(
     volume: Volume, mask: Mask, settings: Interpolation
-) -> tuple[NDArray[np.float64], NDArray[np.bool_], Spacing]:
-    """Return image, mask and spacing, interpolated and cropped to the region with its margin."""
+) -> tuple[NDArray[np.float64], NDArray[np.bool_], Grid]:
+    """Return image, mask and grid, interpolated and cropped to the region with its margin."""
     if settings.spacing_mm is None:
         box = _box(mask.array, volume.spacing_mm)
-        return volume.array[box].astype(float), mask.array[box], volume.spacing_mm
+        return volume.array[box].astype(float), mask.array[box], _cropped(volume.grid, box)
     whole = isotropic_grid(volume.grid, settings.spacing_mm)
     # Interpolate the mask near the region only; the image needs its surroundings for spline coefficients.
     near = _cropped(whole, _box_on(whole, mask))
@@ -119,7 +122,7 @@ def _on_grid(
     )
     if settings.round_intensities:
         image = np.round(image)
-    return image, inside, near.spacing_mm
+    return image, inside, near
 
 
 def _box(mask: NDArray[np.bool_], spacing_mm: Spacing) -> tuple[slice, slice, slice]:
