@@ -60,8 +60,11 @@ def fit_reml(y: Floats, factors: Sequence[NDArray[np.intp]]) -> MixedFit:
         )
         return criterion, variance, shift, float(information)
 
+    def criterion_of(theta: Floats) -> float:
+        return profile(theta)[0]
+
     best = optimize.minimize(
-        lambda theta: profile(theta)[0],
+        criterion_of,
         np.ones(len(factors)),
         method="Nelder-Mead",
         bounds=[(0.0, np.inf)] * len(factors),
