@@ -210,12 +210,15 @@ def _encode(found: list[Finding], work: Work, folder: Path) -> tuple[ResultFile,
 
 
 def _store_labels(found: list[Finding], source: Volume, folder: Path, work: Work) -> dict[str, str]:
-    """Write what the statistics compare with a reference: finding numbers on the source grid."""
+    """Write what the statistics compare with a reference: finding numbers on the source grid.
+
+    The name is recorded without its folder: it lies beside the objects.
+    """
     labels = np.zeros(source.grid.shape, np.uint16)
     for finding in found:
         labels[finding.mask] = finding.roi
     path = folder / f"{work.uid('labels')}.npz"
-    return {"path": str(path), "sha256": regions.write(path, labels, source.affine)}
+    return {"name": path.name, "sha256": regions.write(path, labels, source.affine)}
 
 
 def _measured_values(found: list[Finding], work: Work) -> Iterator[MeasuredValue]:

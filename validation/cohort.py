@@ -252,18 +252,19 @@ def _row(
     subject: str,
 ) -> dict[str, Any]:
     measured = list(session.scalars(select(Measurement).where(Measurement.job_id == job.id)))
-    objects = session.scalars(select(ResultObject.sop_instance_uid).where(ResultObject.job_id == job.id))
+    objects = session.scalars(select(ResultObject).where(ResultObject.job_id == job.id)).all()
     any_reading = next(iter(readings.values()))
     row: dict[str, Any] = {
         "record": version.id,
         "job": job.id,
-        "objects": " ".join(sorted(objects)),
+        "objects": " ".join(sorted(o.sop_instance_uid for o in objects)),
         "readings": " ".join(str(r.id) for r in readings.values()),
         "subject": subject,
         "site": any_reading.site or "unknown",
         **{key: job.provenance.get("acquisition", {}).get(key) for key in _FACTORS},
     }
-    _add_segmentation(row, job, measured, readings, protocol, data)
+    folder = (data / objects[0].path).parent if objects else data
+    _add_segmentation(row, measured, readings, protocol, data, job.provenance.get("labels"), folder)
     _add_classification(row, measured, readings, protocol)
     return row
 
@@ -276,18 +277,18 @@ _FACTORS = ("Manufacturer", "ManufacturerModelName", "ConvolutionKernel", "Slice
 
 def _add_segmentation(
     row: dict[str, Any],
-    job: Job,
     measured: Sequence[Measurement],
     readings: Mapping[str, ReferenceReading],
     protocol: plan.Protocol,
     data: Path,
+    labels: Mapping[str, str] | None,
+    folder: Path,
 ) -> None:
     """Add volume and overlap of the union of all findings; a study without a finding measures 0 mm³."""
     row["volume_mm3"] = sum(m.value for m in measured if m.concept_code == _VOLUME and m.roi > 0)
-    labels = job.provenance.get("labels", {})
     truth: regions.Region | None = None
     if "mask" in readings and labels:
-        predicted = regions.read(data / labels["path"], labels["sha256"])
+        predicted = regions.read(folder / labels["name"], labels["sha256"])
         truth = regions.read(data / readings["mask"].path, readings["mask"].sha256)
         if truth.array.shape != predicted.array.shape or not np.allclose(
             truth.affine, predicted.affine, atol=1e-3
