@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 
 import numpy as np
 
@@ -21,7 +20,6 @@ from voxtrial.daemon.radiomics import (
     morphology,
     ngldm,
     ngtdm,
-    zones,
 )
 from voxtrial.daemon.radiomics.aggregation import Values
 from voxtrial.daemon.radiomics.configuration import Configuration
@@ -192,13 +190,11 @@ def _glrlm(region: Region, configuration: Configuration) -> Aggregated:
 
 
 def _glszm(region: Region, configuration: Configuration) -> Aggregated:
-    find = _zone_finder(region)
-    return glszm.features(find, region.voxels_per_slice, configuration.texture.dimensions)
+    return glszm.features(region, configuration.texture.dimensions)
 
 
 def _gldzm(region: Region, configuration: Configuration) -> Aggregated:
-    find = _zone_finder(region)
-    return gldzm.features(find, region.voxels_per_slice, configuration.texture.dimensions)
+    return gldzm.features(region, configuration.texture.dimensions)
 
 
 def _ngtdm(region: Region, configuration: Configuration) -> Aggregated:
@@ -215,14 +211,6 @@ def _ngldm(region: Region, configuration: Configuration) -> Aggregated:
         distance=texture.distance,
         coarseness=texture.coarseness,
     )
-
-
-def _zone_finder(region: Region) -> Callable[[bool], zones.Zones]:
-    @cache
-    def find(by_slice: bool) -> zones.Zones:
-        return zones.find(region.levels, region.n_levels, region.morphology, by_slice=by_slice)
-
-    return find
 
 
 FAMILIES: dict[str, Callable[[Region, Configuration], Aggregated]] = {

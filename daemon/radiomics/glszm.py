@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 
 from voxtrial.daemon.radiomics import grey_level_matrix
 from voxtrial.daemon.radiomics.aggregation import (
     Columns,
-    Counts,
     Dimension,
     Matrices,
     Values,
     aggregate_undirected,
 )
-from voxtrial.daemon.radiomics.zones import Zones
+from voxtrial.daemon.radiomics.region import Region
 
 KEYS = (
     ("Small zone emphasis", "5QRC"),
@@ -36,17 +35,8 @@ KEYS = (
 )
 
 
-def features(
-    find: Callable[[bool], Zones], voxels_per_slice: Counts, dimensions: Sequence[Dimension]
-) -> Iterator[tuple[str, Values]]:
+def features(region: Region, dimensions: Sequence[Dimension]) -> Iterator[tuple[str, Values]]:
     """Yield (aggregation id, values) of the 16 size zone features.
-
-    Parameters
-    ----------
-    find
-        ``find(by_slice)`` returns the zones of the region.
-    voxels_per_slice
-        (z,) voxels of the intensity mask.
 
     References
     ----------
@@ -54,9 +44,9 @@ def features(
     """
 
     def count(by_slice: bool) -> tuple[Matrices, Columns]:
-        zones = find(by_slice)
+        zones = region.zones_in_slices if by_slice else region.zones_in_volume
         return zones.count(zones.size)
 
     return aggregate_undirected(
-        dimensions, count, voxels_per_slice, partial(grey_level_matrix.statistics, keys=KEYS)
+        dimensions, count, region.voxels_per_slice, partial(grey_level_matrix.statistics, keys=KEYS)
     )

@@ -153,37 +153,44 @@ def _spatial_autocorrelation(
 ) -> tuple[float, float]:
     """Moran's I and Geary's C over all pairs of voxels, weighted by their inverse distance.
 
-    The weight depends on the displacement alone, so the sums over n² pairs are sums over displacements of
-    three autocorrelations: exact, and n log n by Fourier transform. NaN where the intensities do not vary.
+    The weight w depends on the displacement alone. A sum of w over n² pairs is then a sum over the spectrum
+    (Parseval) of the transform of w times those of mask and intensities: exact, in n log n steps. NaN where
+    the intensities do not vary.
     """
-    corner, end = _bounding_box(mask)
-    box = tuple(slice(a, b) for a, b in zip(corner, end, strict=True))
+    box = tuple(slice(used[0], used[-1] + 1) for used in _occupied(mask))
     inside = mask[box].astype(float)
     n = inside.sum()
-    mean = float(image[mask].mean())
-    x = np.where(mask[box], image[box] - mean, 0.0)
+    x = np.where(mask[box], image[box] - image[mask].mean(), 0.0)
     squares = x**2
     if squares.sum() == 0:
         return float("nan"), float("nan")
-    shape = [fft.next_fast_len(2 * size - 1, real=True) for size in inside.shape]
+    # Twice the size keeps the ends from meeting; an even last axis keeps the half spectrum simple.
+    shape = [fft.next_fast_len(2 * size, real=True) for size in inside.shape]
+    shape[-1] += shape[-1] % 2
     offsets = [np.minimum(np.arange(m), m - np.arange(m)) * s for m, s in zip(shape, spacing, strict=True)]
     distance = np.sqrt(offsets[0][:, None, None] ** 2 + offsets[1][:, None] ** 2 + offsets[2] ** 2)
     distance[0, 0, 0] = np.inf
-    spread = fft.irfftn(fft.rfftn(1 / distance) * fft.rfftn(inside, shape), shape)
-    spread_x = fft.irfftn(fft.rfftn(1 / distance) * fft.rfftn(x, shape), shape)
-    crop = tuple(slice(size) for size in inside.shape)
-    weight = float((inside * spread[crop]).sum())
-    products = float((x * spread_x[crop]).sum())
-    square_terms = float((squares * spread[crop]).sum())
+    kernel = fft.rfftn(1 / distance).real
+    kernel[..., 1:-1] *= 2  # the half of the spectrum that a real transform leaves out
+    kernel /= distance.size
+    of_mask, of_x, of_squares = (fft.rfftn(field, shape) for field in (inside, x, squares))
+    weight = _spectral_sum(kernel, of_mask, of_mask)
+    products = _spectral_sum(kernel, of_x, of_x)
+    square_terms = _spectral_sum(kernel, of_mask, of_squares)
     total_square = float(squares.sum())
     moran = n / weight * products / total_square
-    geary = (n - 1) / (2 * weight) * (2 * square_terms - 2 * products) / total_square
+    geary = (n - 1) / weight * (square_terms - products) / total_square
     return float(moran), float(geary)
 
 
-def _bounding_box(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    index = np.argwhere(mask)
-    return index.min(axis=0), index.max(axis=0) + 1
+def _spectral_sum(kernel: NDArray[np.float64], a: NDArray[np.complex128], b: NDArray[np.complex128]) -> float:
+    """Sum over pairs (i, j) of w(i - j) a(i) b(j), from the transforms of all three."""
+    return float((kernel * (a.real * b.real + a.imag * b.imag)).sum())
+
+
+def _occupied(mask: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
+    """Return the indices along each axis at which the mask has a voxel."""
+    return [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
 
 
 def _quotient(numerator: float, denominator: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +14,7 @@ from voxtrial.daemon.radiomics.configuration import Configuration, Interpolation
 from voxtrial.daemon.radiomics.discretise import fixed_bin_number, fixed_bin_size, lower_end
 from voxtrial.daemon.radiomics.local_intensity import SPHERE_RADIUS_MM
 from voxtrial.daemon.radiomics.resegment import resegment
+from voxtrial.daemon.radiomics.zones import Zones, find_zones
 from voxtrial.daemon.volume import Grid, Mask, Spacing, Volume
 
 MAXIMUM_LEVELS = 1024
@@ -48,6 +50,16 @@ class Region:
     def spacing_mm(self) -> Spacing:
         """Voxel size along (z, y, x), mm."""
         return self.grid.spacing_mm
+
+    @cached_property
+    def zones_in_slices(self) -> Zones:
+        """Zones that end at their slice."""
+        return find_zones(self.levels, self.n_levels, self.morphology, by_slice=True)
+
+    @cached_property
+    def zones_in_volume(self) -> Zones:
+        """Zones that run through the volume."""
+        return find_zones(self.levels, self.n_levels, self.morphology, by_slice=False)
 
     @property
     def n_levels(self) -> int:

@@ -45,7 +45,9 @@ class Zones:
         return matrices, values.astype(float)
 
 
-def find(levels: NDArray[np.int32], n_levels: int, morphology: NDArray[np.bool_], *, by_slice: bool) -> Zones:
+def find_zones(
+    levels: NDArray[np.int32], n_levels: int, morphology: NDArray[np.bool_], *, by_slice: bool
+) -> Zones:
     """Find the zones of a region: 8-connected in each slice, or 26-connected in the volume.
 
     Parameters

@@ -99,14 +99,14 @@ def test_zones_are_the_components_of_each_level(by_slice: bool) -> None:
         labels, n = ndimage.label(levels == level, structure)
         expected += [(level, int(size)) for size in np.bincount(labels.ravel())[1:]]
         assert n > 0
-    found = zones.find(levels, 3, levels > 0, by_slice=by_slice)
+    found = zones.find_zones(levels, 3, levels > 0, by_slice=by_slice)
     assert sorted(zip(found.level.tolist(), found.size.tolist(), strict=True)) == sorted(expected)
 
 
 def test_zone_distance_counts_steps_along_the_axes_to_the_outside() -> None:
     mask = sphere((11, 12, 13), (1, 1, 1), 5)
     levels = np.where(mask, np.arange(mask.size).reshape(mask.shape) + 1, 0).astype(np.int32)
-    found = zones.find(levels, int(levels.max()), mask, by_slice=False)
+    found = zones.find_zones(levels, int(levels.max()), mask, by_slice=False)
     distance = ndimage.distance_transform_cdt(np.pad(mask, 1), metric="taxicab")[1:-1, 1:-1, 1:-1]
     assert found.distance.tolist() == distance[mask].tolist()
 
