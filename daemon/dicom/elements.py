@@ -12,6 +12,7 @@ PS3.5 section 7.1 (data elements), PS3.10 section 7.1 (file meta information).
 
 from __future__ import annotations
 
+import functools
 import os
 import struct
 import warnings
@@ -289,20 +290,24 @@ def _converted(found: Mapping[int, bytes]) -> tuple[dict[str, Value], dict[str, 
     values: dict[str, Value] = {}
     malformed: dict[str, str] = {}
     for tag, raw in found.items():
-        if not raw:
-            continue
-        keyword, convert = ELEMENTS[tag]
+        keyword = ELEMENTS[tag][0]
         try:
-            value = convert(raw)
+            value = _value(tag, raw)
         except (ValueError, struct.error):
-            if not raw.strip(b" \0"):
-                continue
             if keyword in ESSENTIAL:
                 malformed[keyword] = _text(raw)
             continue
-        if value not in ("", ()):
+        if value is not None:
             values[keyword] = value
     return values, malformed
+
+
+@functools.lru_cache(maxsize=4096)  # the slices of a series share most of their values
+def _value(tag: int, raw: bytes) -> Value | None:
+    """Return the converted value; None where the element is empty."""
+    if not raw.strip(b" \0") and ELEMENTS[tag][1] not in _BINARY:
+        return None
+    return ELEMENTS[tag][1](raw) if raw else None
 
 
 def read_with_pydicom(path: Path) -> Header:

@@ -82,7 +82,7 @@ def read_folder(path: Path, *, allow_tilt: bool = False) -> Volume:
     Refused
         ``ambiguous_series`` if the folder holds several candidates; otherwise as :func:`read`.
     """
-    found = group(sorted(file for file in Path(path).iterdir() if file.is_file()))
+    found = group(file for file in Path(path).iterdir() if file.is_file())
     candidates = [series for series in found if series.refusal is None]
     if len(candidates) > 1:
         names = "; ".join(series.name for series in candidates)

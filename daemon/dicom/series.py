@@ -7,6 +7,7 @@ refusal.
 from __future__ import annotations
 
 import hashlib
+import os
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -141,7 +142,7 @@ def group(paths: Iterable[Path]) -> list[SeriesFiles]:
     """
     images: dict[tuple[str, str], list[Plane]] = defaultdict(list)
     others: dict[tuple[str, str, str], list[tuple[Plane, Refused]]] = defaultdict(list)
-    for path in sorted(paths):
+    for path in sorted(paths, key=os.fspath):
         header = Header(path=path)
         try:
             header = read_header(path)
