@@ -62,7 +62,11 @@ CATALOGUE: Mapping[str, Mapping[str, str]] = {
     },
     "segmentation": {
         "segmentation_agreement": "Overlap, surface distances in mm, surface Dice, volume error",
+    },
+    "lesions": {
         "lesion_detection": "Lesion-wise detection by connected components",
+    },
+    "consensus": {
         "inter_reader_ceiling": "Agreement of the readers with one another: the ceiling of any algorithm",
     },
     "combat": {
@@ -148,8 +152,10 @@ CATALOGUE: Mapping[str, Mapping[str, str]] = {
         "cost_effectiveness": "ICER, Fieller interval, net benefit and acceptability of a trial",
         "cost_effectiveness_frontier": "Dominance, extended dominance and sequential ICERs",
         "cost_effectiveness_plane": "Bootstrapped cost and effect differences by quadrant",
-        "discounted_sum": "Present value of yearly amounts",
+    },
+    "markov": {
         "markov_cohort": "Markov cohort model of two treatments",
+        "discounted_sum": "Present value of yearly amounts",
     },
     "subgroups": {
         "subgroups": "A proportion or AUC in every subgroup with a test of interaction",

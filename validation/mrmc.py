@@ -99,8 +99,8 @@ def components(
 ) -> tuple[Floats, Floats]:
     """Return the structural components (K, positives) and (K, negatives) of K rating columns.
 
-    For a sensitivity the negative cases carry no spread, for a specificity the positive ones: their components
-    are constant.
+    For a sensitivity the negative cases carry no spread, for a specificity the positive ones: their
+    components are constant.
     """
     if metric == "empirical_auc":
         pairs = [placements(rating[positive], rating[~positive]) for rating in ratings]
@@ -125,7 +125,7 @@ def jackknife_covariance(v10: Floats, v01: Floats) -> Floats:
     theta = v10.mean(axis=1, keepdims=True)
     m, n = v10.shape[1], v01.shape[1]
     without = np.hstack([(m * theta - v10) / (m - 1), (n * theta - v01) / (n - 1)])
-    return np.atleast_2d(np.cov(without)) * (m + n - 1) ** 2 / (m + n)
+    return np.asarray(np.atleast_2d(np.cov(without)) * (m + n - 1) ** 2 / (m + n))
 
 
 def unbiased_covariance(positive: Flags, ratings: Floats) -> Floats:
@@ -157,7 +157,8 @@ def unbiased_covariance(positive: Flags, ratings: Floats) -> Floats:
     second = (by_positive - same_pair) / (m * n * (n - 1))
     third = (by_negative - same_pair) / (m * n * (m - 1))
     fourth = (np.outer(total, total) - by_positive - by_negative + same_pair) / (m * n * (m - 1) * (n - 1))
-    return (first + (n - 1) * second + (m - 1) * third + (m - 1) * (n - 1) * fourth) / (m * n) - fourth
+    square = first + (n - 1) * second + (m - 1) * third + (m - 1) * (n - 1) * fourth
+    return np.asarray(square / (m * n) - fourth)
 
 
 @statistic(
@@ -169,7 +170,7 @@ def unbiased_covariance(positive: Flags, ratings: Floats) -> Floats:
     ],
 )
 def mrmc_obuchowski_rockette(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[str]]:
-    """Compare treatments over readers and cases; ``metric``, ``covariance``, ``threshold`` of a binary metric.
+    """Compare treatments over readers and cases; ``metric``, ``covariance``, ``threshold`` of a binary one.
 
     The three inference targets are RRRC (random readers, random cases), FRRC (fixed readers) and RRFC (fixed
     cases). Differences are first minus second treatment; with more than two treatments they are lists over
@@ -178,7 +179,7 @@ def mrmc_obuchowski_rockette(tables: Tables, inputs: Inputs) -> tuple[Values, Se
     References
     ----------
     Obuchowski NA, Rockette HE. Commun Stat Simul Comput 1995;24:285-308. doi:10.1080/03610919508813243.
-    Hillis SL. A comparison of denominator degrees of freedom. Stat Med 2007;26:596-619. doi:10.1002/sim.2532.
+    Hillis SL. Stat Med 2007;26:596-619. doi:10.1002/sim.2532.
     """
     metric, method = str(inputs.get("metric", METRICS[0])), str(inputs.get("covariance", COVARIANCES[0]))
     for value, known in ((metric, METRICS), (method, COVARIANCES)):

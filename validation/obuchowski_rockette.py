@@ -151,7 +151,7 @@ def inference(summary: ReaderSummary, level: float) -> dict[str, object]:
         rrrc.put(mean_ms_r_=ms_r_by_treatment, mean_cov2=c.cov2_by_treatment)
         rrfc.means(means, ms_r_by_treatment / r, [degrees] * t)
         rrfc.put(mean_ms_r_=ms_r_by_treatment)
-        for one, error, prefix in ((rrrc, ms_tr + r * between, "denominator"), (rrfc, ms_tr, "ms_t_r_")):
+        for one, error in ((rrrc, ms_tr + r * between), (rrfc, ms_tr)):
             if t == 1:
                 one.undefined(ONE_TREATMENT, *tests, *differences)
                 continue

@@ -71,7 +71,7 @@ def binary(rows: Complete, name: str, positive: object = None) -> Flags:
     values = rows.numbers(name)
     if not np.isin(values, (0.0, 1.0)).all():
         raise StatisticError(
-            f"The column {name!r} holds {np.unique(values)[:5].tolist()}; name the positive label, 'positive'."
+            f"The column {name!r} holds {np.unique(values)[:5].tolist()}; give the label in 'positive'."
         )
     return np.asarray(values == 1.0)
 

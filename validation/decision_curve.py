@@ -1,0 +1,149 @@
+"""Weigh the benefit of acting on a prediction against its harm, over the thresholds patients might choose.
+
+Net benefit is TP/n - FP/n * pt/(1 - pt); a patient is treated when the predicted probability is at or above
+the threshold pt. A 0/1 test counts as a probability.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from voxtrial.validation.proportions import normal_quantile
+from voxtrial.validation.registry import Undefined, Values, statistic
+from voxtrial.validation.scored_cases import Flags, require_both_classes, scored_cases
+from voxtrial.validation.survival import censored_times, column_names, kaplan_meier_estimator
+from voxtrial.validation.tables import Floats, Inputs, StatisticError, Tables, confidence, parameter, vector
+
+
+def net_benefit(
+    positive: Flags, treated: Flags, odds: float, prevalence: float | None
+) -> tuple[float, float]:
+    """Return the net benefit of a decision and its standard error.
+
+    Parameters
+    ----------
+    positive, treated
+        (n,) truth and decision.
+    odds
+        pt / (1 - pt).
+    prevalence
+        That of the intended use, for case-control data; None takes the data as they are.
+
+    References
+    ----------
+    Vickers AJ, Elkin EB. Med Decis Making 2006;26:565-574. doi:10.1177/0272989X06295361.
+    """
+    if prevalence is None:
+        gain = np.where(treated, np.where(positive, 1.0, -odds), 0.0)
+        spread = gain.std(ddof=1) / np.sqrt(gain.size) if gain.size > 1 else np.nan
+        return float(gain.mean()), float(spread)
+    sensitivity, false_rate = treated[positive].mean(), treated[~positive].mean()
+    variance = prevalence**2 * sensitivity * (1 - sensitivity) / positive.sum()
+    variance += ((1 - prevalence) * odds) ** 2 * false_rate * (1 - false_rate) / (~positive).sum()
+    benefit = sensitivity * prevalence - false_rate * (1 - prevalence) * odds
+    return float(benefit), float(np.sqrt(variance))
+
+
+def _thresholds(inputs: Inputs) -> Floats:
+    thresholds = vector(parameter(inputs, "thresholds"), "thresholds")
+    if thresholds.size == 0 or (thresholds < 0).any() or (thresholds >= 1).any():
+        raise StatisticError(
+            "Thresholds are probabilities from 0 up to, not including, 1; give at least one."
+        )
+    return thresholds
+
+
+@statistic("decision_curve", values=("threshold", "net_benefit_all", "net_benefit_none"))
+def decision_curve(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[str]]:
+    """Compare ``predictors`` with treating all and treating none at ``thresholds``.
+
+    ``prevalence`` re-weights case-control data, or an enriched set, to the intended use. Intervals are normal
+    approximations; where every patient gives the same there is none. ``net_reduction_per_100`` counts the
+    interventions avoided against treating all.
+    """
+    predictors = column_names(parameter(inputs, "predictors"))
+    thresholds = _thresholds(inputs)
+    cases = scored_cases(tables, inputs, predictors)
+    positive = cases.positive
+    if positive.size == 0:
+        raise Undefined("there is no patient")
+    prevalence = inputs.get("prevalence")
+    if prevalence is not None:
+        prevalence = float(prevalence)
+        if not 0 < prevalence < 1:
+            raise StatisticError(f"The prevalence is {prevalence}; it must lie between 0 and 1.")
+        require_both_classes(positive)
+    if ((cases.scores < 0) | (cases.scores > 1)).any():
+        raise StatisticError("A predictor lies outside [0, 1]; turn scores into probabilities first.")
+    z = normal_quantile(confidence(inputs))
+    rate = positive.mean() if prevalence is None else prevalence
+    odds = thresholds / (1 - thresholds)
+    everyone = rate - (1 - rate) * odds
+    values: dict[str, object] = {
+        "threshold": thresholds,
+        "net_benefit_all": everyone,
+        "net_benefit_none": np.zeros(thresholds.size),
+    }
+    for name, score in zip(predictors, cases.scores.T, strict=True):
+        rows = [
+            net_benefit(positive, score >= t, o, prevalence) for t, o in zip(thresholds, odds, strict=True)
+        ]
+        benefit, spread = np.array(rows).T
+        lack = Undefined("the decision is the same for everybody, or there is one patient: no spread")
+        values[f"net_benefit_{name}"] = benefit
+        for end, sign in (("low", -1), ("high", 1)):
+            values[f"net_benefit_{name}_ci_{end}"] = [
+                b + sign * z * s if s > 0 else lack for b, s in zip(benefit, spread, strict=True)
+            ]
+        values[f"net_reduction_per_100_{name}"] = [
+            100 * (b - a) / o if o > 0 else Undefined("at a threshold of 0 nobody is spared")
+            for b, a, o in zip(benefit, everyone, odds, strict=True)
+        ]
+    return values, cases.notes
+
+
+@statistic("decision_curve_survival", values=("threshold", "net_benefit_all", "net_benefit_none"))
+def decision_curve_survival(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[str]]:
+    """Compare ``predictors`` (risks at ``horizon``) for censored times at ``thresholds``.
+
+    True and false positives come from the Kaplan-Meier risk at the horizon among the patients treated; where
+    their follow-up ends before the horizon that risk, and the net benefit, is not defined.
+
+    References
+    ----------
+    Vickers AJ et al. BMC Med Inform Decis Mak 2008;8:53. doi:10.1186/1472-6947-8-53.
+    """
+    predictors = column_names(parameter(inputs, "predictors"))
+    thresholds, horizon = _thresholds(inputs), float(parameter(inputs, "horizon"))
+    data = censored_times(tables, inputs, also=predictors)
+    scores = data.matrix(predictors)
+    if ((scores < 0) | (scores > 1)).any():
+        raise StatisticError("A predictor lies outside [0, 1]; give the risk at the horizon.")
+
+    def risk(chosen: Flags) -> float:
+        if not chosen.any():
+            return 0.0
+        curve = kaplan_meier_estimator(data.time[chosen], data.event[chosen])
+        survival = float(curve.step(curve.survival, 1.0, np.array([horizon]))[0])
+        return 1 - survival if curve.longest >= horizon or survival == 0 else np.nan
+
+    odds = thresholds / (1 - thresholds)
+    overall = risk(np.ones(data.time.size, dtype=bool))
+    if np.isnan(overall):
+        raise Undefined(f"the follow-up ends before the horizon of {horizon:g}")
+    values: dict[str, object] = {
+        "threshold": thresholds,
+        "net_benefit_all": overall - (1 - overall) * odds,
+        "net_benefit_none": np.zeros(thresholds.size),
+    }
+    for name, score in zip(predictors, scores.T, strict=True):
+        benefit: list[object] = []
+        for t, o in zip(thresholds, odds, strict=True):
+            treated = score >= t
+            own, share = risk(treated), float(treated.mean())
+            lost = Undefined(f"of those at or above {t:g} none is followed to the horizon")
+            benefit.append(lost if np.isnan(own) else own * share - (1 - own) * share * o)
+        values[f"net_benefit_{name}"] = benefit
+    return values, data.notes
