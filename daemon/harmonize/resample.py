@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,7 +70,14 @@ def isotropic_grid(grid: Grid, spacing_mm: float | Sequence[float] = 1.0) -> Gri
     return Grid(shape=(int(m[0]), int(m[1]), int(m[2])), affine=affine)
 
 
-def conformed_grid(grid: Grid, shape: Shape, spacing_mm: float | Sequence[float], axes: str) -> Grid:
+def conformed_grid(
+    grid: Grid,
+    shape: Shape,
+    spacing_mm: float | Sequence[float],
+    axes: str,
+    *,
+    centre: Literal["freesurfer", "volume"] = "freesurfer",
+) -> Grid:
     """Return a grid along the patient's axes with the centre of ``grid``, as FreeSurfer's conform makes it.
 
     Parameters
@@ -83,15 +90,16 @@ def conformed_grid(grid: Grid, shape: Shape, spacing_mm: float | Sequence[float]
         Three letters: where the first, second and third array index grow to, out of L/R, P/A, S/I; an axial
         CT in (z, y, x) is ``SPL``.
 
-    Notes
-    -----
-    The centre is the voxel of index n // 2 of both grids, as FreeSurfer defines it.
+    centre
+        What the two grids share: the voxel of index n // 2, as FreeSurfer defines it, or the middle of the
+        volume, (n - 1) / 2.
     """
     spacing = np.broadcast_to(np.asarray(spacing_mm, float), (3,))
     affine = np.eye(4)
     affine[:3, :3] = directions(axes) * spacing
-    centre = grid.world(np.array(grid.shape) // 2)
-    affine[:3, 3] = centre - affine[:3, :3] @ (np.array(shape) // 2)
+    have, want = np.array(grid.shape), np.array(shape)
+    middle = (have // 2, want // 2) if centre == "freesurfer" else ((have - 1) / 2, (want - 1) / 2)
+    affine[:3, 3] = grid.world(middle[0].astype(float)) - affine[:3, :3] @ middle[1]
     return Grid(shape=shape, affine=affine)
 
 

@@ -77,13 +77,17 @@ class Conform(Step):
     spacing_mm: float | Three = 1.0
     axes: str = "SPL"
     """Where the three array indices grow to."""
+    centre: Literal["freesurfer", "volume"] = "freesurfer"
+    """What is kept in place: the voxel of index n // 2, or the middle of the volume."""
     interpolator: Interpolator = "linear"
     anti_alias: bool = False
     fill: float = 0.0
 
     def apply(self, volume: Volume, threads: int) -> Volume:
         """Interpolate on the cube; outside the acquisition is ``fill``."""
-        grid = resample.conformed_grid(volume.grid, self.shape, self.spacing_mm, self.axes)
+        grid = resample.conformed_grid(
+            volume.grid, self.shape, self.spacing_mm, self.axes, centre=self.centre
+        )
         return resample.to_grid(
             volume, grid, self.interpolator, anti_alias=self.anti_alias, fill=self.fill, threads=threads
         )
@@ -188,7 +192,7 @@ class MinMax(Step):
 
 
 class Percentile(Step):
-    """Two percentiles on a range, clipped to it."""
+    """Two percentiles on a range, clipped to it unless told otherwise."""
 
     step: Literal["percentile"] = "percentile"
     low: Annotated[float, Field(ge=0, le=100)] = 1.0
@@ -198,6 +202,8 @@ class Percentile(Step):
     """Where ``high`` is taken; ``low`` too unless ``low`` is 0, which is the least value of all voxels."""
     integer: bool = False
     """Round to whole numbers, as models do that were trained on 8-bit images."""
+    clip: bool = True
+    """False keeps what lies beyond the percentiles beyond the range."""
 
     def apply(self, volume: Volume, threads: int) -> Volume:
         """Stretch, clip, round if asked."""
@@ -207,7 +213,13 @@ class Percentile(Step):
             high = intensity.percentiles(volume.array, [self.high], inside)[0]
         else:
             low, high = intensity.percentiles(volume.array, [self.low, self.high], inside)
-        array = intensity.window(volume.array, low, high, self.to, threads=threads)
+        if self.clip or not high > low:
+            array = intensity.window(volume.array, low, high, self.to, threads=threads)
+        else:
+            least, greatest = float(volume.array.min()), float(volume.array.max())
+            factor = (self.to[1] - self.to[0]) / (high - low)
+            to = (self.to[0] + (least - low) * factor, self.to[0] + (greatest - low) * factor)
+            array = intensity.window(volume.array, least, greatest, to, threads=threads)
         return volume.with_array(np.rint(array) if self.integer else array, unit="1")
 
     def general_reason(self) -> str:
