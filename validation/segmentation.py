@@ -69,7 +69,7 @@ def segmentation_agreement(
     Maier-Hein L, Reinke A et al. Metrics reloaded. Nat Methods 2024;21:195-212.
     doi:10.1038/s41592-023-02151-z. Taha AA, Hanbury A. BMC Med Imaging 2015;15:29.
     """
-    _check(reference, test, spacing_mm)
+    check_pair(reference, test, spacing_mm)
     a, b = (np.ascontiguousarray(mask).view(np.uint8) for mask in (reference, test))
     counts, box, sums_a, sums_b = overlap(a, b)
     n_a, n_b, both = (int(count) for count in counts)
@@ -108,7 +108,8 @@ def dice(reference: Masks, test: Masks) -> float:
     return 2 * int(np.count_nonzero(reference & test)) / size if size else float("nan")
 
 
-def _check(reference: Masks, test: Masks, spacing_mm: Spacing) -> None:
+def check_pair(reference: Masks, test: Masks, spacing_mm: Spacing) -> None:
+    """Refuse masks that do not share a three-dimensional grid, and a spacing that is none."""
     if reference.shape != test.shape or reference.ndim != 3:
         raise StatisticError(
             f"The masks have shapes {reference.shape} and {test.shape}; both must be (z, y, x) on one grid."
@@ -172,6 +173,14 @@ def built_mask(shapes: Sequence[Mapping[str, Any]], shape: Sequence[int], spacin
     return mask
 
 
+def built_pair(inputs: Inputs) -> tuple[Masks, Masks, Spacing]:
+    """Return reference, test and spacing from ``array_shape``, ``spacing_mm``, ``reference`` and ``test``."""
+    shape, spacing = parameter(inputs, "array_shape"), parameter(inputs, "spacing_mm")
+    reference, test = (built_mask(parameter(inputs, name), shape, spacing) for name in ("reference", "test"))
+    z, y, x = (float(step) for step in spacing)
+    return reference, test, (z, y, x)
+
+
 @statistic("segmentation_agreement")
 def agreement_of_built_masks(tables: Tables, inputs: Inputs) -> Values:
     """Compare two masks that the inputs describe.
@@ -179,7 +188,5 @@ def agreement_of_built_masks(tables: Tables, inputs: Inputs) -> Values:
     Inputs: ``array_shape``, ``spacing_mm``, ``reference`` and ``test`` (lists of shapes),
     ``nsd_tolerances_mm``. Masks of files are compared by ``voxtrial metrics``.
     """
-    shape, spacing = parameter(inputs, "array_shape"), parameter(inputs, "spacing_mm")
-    reference, test = (built_mask(parameter(inputs, name), shape, spacing) for name in ("reference", "test"))
-    z, y, x = spacing
-    return segmentation_agreement(reference, test, (z, y, x), inputs.get("nsd_tolerances_mm", ()))
+    reference, test, spacing = built_pair(inputs)
+    return segmentation_agreement(reference, test, spacing, inputs.get("nsd_tolerances_mm", ()))
