@@ -159,6 +159,7 @@ class Compute(_Section):
     memory_mib: int = Field(
         0, ge=0, description="Memory that jobs may plan for in all; 0: what the host has free."
     )
+    gpus: int = Field(0, ge=0, description="GPUs that jobs may hold in all, on this host or on the cluster.")
     timeout_seconds: float = Field(3600.0, gt=0, description="A job that runs longer is killed and retried.")
     lease_seconds: float = Field(30.0, gt=0, description="A worker silent this long has lost its job.")
     maximum_attempts: int = Field(5, ge=1, description="Attempts before a job is DEAD.")
@@ -166,10 +167,10 @@ class Compute(_Section):
 
 
 class Retention(_Section):
-    """When received pixel data and results leave the disk; rows stay."""
+    """When received pixel data leave the disk; results and rows stay."""
 
     days: float = Field(
-        0.0, ge=0, description="Age of finished, confirmed studies to delete; 0: keep for ever."
+        0.0, ge=0, description="Age at which finished, confirmed studies are deleted; 0: keep for ever."
     )
     watermark_mib: int = Field(
         0, ge=0, description="Free space below which the oldest of them go first; 0: off."

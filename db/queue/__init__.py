@@ -5,7 +5,7 @@ happened when the caller's commit returns. ``now`` is always an argument. Work i
 owner that is different for every claim; whoever has lost it gets ``LeaseLost`` and must drop the work.
 """
 
-from voxtrial.db.queue.claims import Capacity, claim, enqueue, heartbeat, rescue, set_step, windows
+from voxtrial.db.queue.claims import NO_LIMIT, Capacity, claim, enqueue, heartbeat, rescue, set_step, windows
 from voxtrial.db.queue.control import cancel, retry, supersede
 from voxtrial.db.queue.deliveries import (
     cancel_delivery,
@@ -25,6 +25,7 @@ from voxtrial.db.queue.policy import DELIVERIES, JOBS, RetryPolicy
 __all__ = [
     "DELIVERIES",
     "JOBS",
+    "NO_LIMIT",
     "Capacity",
     "DuplicateResult",
     "ErrorClass",

@@ -1,0 +1,127 @@
+"""Models that stand in for the pipeline: some do their work at once, some ruin their process."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from voxtrial.daemon.errors import Fatal, Refused, Retryable
+from voxtrial.daemon.job import JobInput, JobOutput, MeasuredValue, ResultFile
+
+ReportStep = Callable[[str], None]
+SLEEP = "VOXTRIAL_TEST_SLEEP"
+
+
+def quick(job: JobInput, report_step: ReportStep) -> JobOutput:
+    """Write one object whose bytes and UID follow from the input alone; sleep as long as a file says."""
+    report_step("predict")
+    wait = Path(job.objects_folder).parents[2] / "seconds"
+    if wait.exists():
+        time.sleep(float(wait.read_text()))
+    report_step("encode")
+    key = (
+        f"{job.study_instance_uid}/{job.study_version}/{job.model_digest}/{job.first_started_at.isoformat()}"
+    )
+    uid = f"2.25.{int(hashlib.sha256(key.encode()).hexdigest()[:30], 16)}"
+    path = Path(job.objects_folder) / "seg.dcm"
+    path.write_bytes(key.encode())
+    file = ResultFile(
+        kind="SEG",
+        path=str(path),
+        sop_instance_uid=uid,
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.66.4",
+        series_instance_uid=f"{uid}.1",
+        size=path.stat().st_size,
+        sha256=hashlib.sha256(key.encode()).hexdigest(),
+    )
+    value = MeasuredValue(
+        roi=0,
+        tracking_id="",
+        tracking_uid="",
+        concept_code="C0001",
+        concept_scheme="99TEST",
+        concept_meaning="Instances",
+        unit="1",
+        value=float(len(job.instances)),
+    )
+    return JobOutput(objects=(file,), measurements=(value,), seconds={"predict": 0.0})
+
+
+def environment(job: JobInput, report_step: ReportStep) -> JobOutput:
+    """Say in the provenance what the process looks like from inside."""
+    facts = {
+        "pid": os.getpid(),
+        "leads_its_group": os.getpgid(0) == os.getpid(),
+        "threads": {name: os.environ.get(name) for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS")},
+    }
+    return JobOutput(objects=(), measurements=(), provenance=facts)
+
+
+def refuses(job: JobInput, report_step: ReportStep) -> JobOutput:
+    report_step("read")
+    raise Refused(
+        "Slice spacing varies from 2.5 to 5.0 mm; this recipe accepts 1 %", rule="irregular_spacing"
+    )
+
+
+def retries(job: JobInput, report_step: ReportStep) -> JobOutput:
+    report_step("encode")
+    raise Retryable("No space left on device")
+
+
+def dies(job: JobInput, report_step: ReportStep) -> JobOutput:
+    report_step("verify")
+    raise Fatal("The weights have another digest")
+
+
+def has_a_bug(job: JobInput, report_step: ReportStep) -> JobOutput:
+    report_step("measure")
+    return JobOutput(objects=(), measurements=(), seconds={"x": 1 / 0})
+
+
+def segfaults(job: JobInput, report_step: ReportStep) -> JobOutput:
+    report_step("predict")
+    ctypes.string_at(0)
+    raise AssertionError
+
+
+def exits(job: JobInput, report_step: ReportStep) -> JobOutput:
+    report_step("predict")
+    os._exit(3)
+
+
+def leaks(job: JobInput, report_step: ReportStep) -> JobOutput:
+    report_step("predict")
+    held = []
+    while True:
+        held.append(bytearray(os.urandom(2**20)) * 8)
+        time.sleep(0.005)
+
+
+def hangs(job: JobInput, report_step: ReportStep) -> JobOutput:
+    """Start a child, hold the interpreter's lock in C, and be deaf to SIGTERM."""
+    report_step("predict")
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    child = subprocess.Popen(["sleep", "300"])
+    (Path(job.objects_folder).parents[2] / "pids").write_text(f"{os.getpid()} {child.pid}")
+    ctypes.PyDLL(None).sleep(300)
+    raise AssertionError
+
+
+def exhausts_descriptors(job: JobInput, report_step: ReportStep) -> JobOutput:
+    report_step("read")
+    held = []
+    while True:
+        held.append(os.open("/dev/null", os.O_RDONLY))
+
+
+def exhausts_processes(job: JobInput, report_step: ReportStep) -> JobOutput:
+    """Leave children behind that outlive the call."""
+    children = [subprocess.Popen(["sleep", "300"]) for _ in range(5)]
+    return JobOutput(objects=(), measurements=(), provenance={"children": [child.pid for child in children]})
