@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 OUT ?= voxtrial-demo
 INPUT ?=
 
-.PHONY: demo test check bench nightly clean
+.PHONY: demo test check docs bench nightly clean
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -29,6 +29,9 @@ check: $(VENV)/developer  ## lint, types, import contracts, documentation, packa
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/packaging tests/documentation
+
+docs: $(VENV)/developer  ## the reference pages, written from the code
+	$(BIN)/python tests/documentation/reference_pages.py
 
 nightly: $(VENV)/developer  ## the long tests
 	$(BIN)/python -m pytest -m nightly --timeout 7200

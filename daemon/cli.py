@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from voxtrial.daemon.commands import demo, radiomics, statistic, validation
+from voxtrial.daemon.commands import demo, radiomics, serve, statistic, validation
 from voxtrial.daemon.errors import VoxtrialError
 
 app = typer.Typer(
@@ -33,6 +33,7 @@ def root(
 
 radiomics.add_to(app)
 demo.add_to(app)
+serve.add_to(app)
 validation.add_to(app)
 statistic.add_to(app)
 

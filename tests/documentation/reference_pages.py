@@ -1,0 +1,100 @@
+"""Write the reference pages from the code: settings, commands, states. ``make docs`` runs it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import typer.main
+from click import Command, Context, Group
+from pydantic import BaseModel
+
+from voxtrial.daemon.cli import app
+from voxtrial.daemon.settings import Settings
+from voxtrial.db import states
+
+REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+HEADER = "<!-- Written by `make docs` from the code. -->\n\n"
+
+
+def settings_page() -> str:
+    """Return every key of the configuration with its default and what it does."""
+    lines = [HEADER + "# Settings\n"]
+    for name, section in _sections(Settings):
+        lines.append(
+            f"\n## [{name}]\n\n{(section.__doc__ or '').strip()}\n\n| key | default | |\n|---|---|---|\n"
+        )
+        for key, field in section.model_fields.items():
+            if _section_of(field.annotation) is not None and name != "":
+                shown = "a table"
+            else:
+                shown = "required" if field.is_required() else f"`{field.default!r}`"
+            lines.append(f"| `{key}` | {shown} | {field.description or ''} |\n")
+    return "".join(lines)
+
+
+def _sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, type[BaseModel]]]:
+    for key, field in model.model_fields.items():
+        section = _section_of(field.annotation)
+        if section is not None:
+            yield f"{prefix}{key}", section
+            yield from _sections(section, f"{prefix}{key}.")
+
+
+def _section_of(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _section_of(argument)
+        if found is not None:
+            return found
+    return None
+
+
+def commands_page() -> str:
+    """Return the help of every command."""
+    lines = [HEADER + "# Commands\n"]
+    for name, command in _commands(typer.main.get_command(app), "voxtrial"):
+        context = Context(command, info_name=name)
+        lines.append(f"\n## {name}\n\n{(command.help or '').strip()}\n\n")
+        rows = [p.get_help_record(context) for p in command.params]
+        for row in filter(None, rows):
+            lines.append(f"- `{row[0]}` {' '.join(row[1].split())}\n")
+        for parameter in command.params:
+            if parameter.param_type_name == "argument":
+                lines.append(
+                    f"- `{parameter.make_metavar(context)}` {getattr(parameter, 'help', '') or ''}\n"
+                )
+    return "".join(lines)
+
+
+def _commands(command: Command, name: str) -> Iterator[tuple[str, Command]]:
+    if isinstance(command, Group):
+        for key, child in sorted(command.commands.items()):
+            yield from _commands(child, f"{name} {key}")
+    else:
+        yield name, command
+
+
+def states_page() -> str:
+    """Return every state with who moves it on, and where it can go."""
+    tables: Mapping[str, Mapping[Any, frozenset[Any]]] = {
+        "Study version": states.STUDY_TRANSITIONS,
+        "Job": states.JOB_TRANSITIONS,
+        "Delivery": states.DELIVERY_TRANSITIONS,
+    }
+    lines = [HEADER + "# States\n"]
+    for title, table in tables.items():
+        lines.append(f"\n## {title}\n\n| state | next |\n|---|---|\n")
+        for before, after in table.items():
+            lines.append(f"| {before} | {', '.join(sorted(after)) or 'final'} |\n")
+    return "".join(lines)
+
+
+PAGES = {"settings.md": settings_page, "commands.md": commands_page, "states.md": states_page}
+
+if __name__ == "__main__":
+    REFERENCE.mkdir(parents=True, exist_ok=True)
+    for file, page in PAGES.items():
+        (REFERENCE / file).write_text(page(), encoding="utf-8")
