@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from voxtrial.daemon.commands import demo, radiomics, serve, statistic, validation
+from voxtrial.daemon.commands import demo, models, radiomics, serve, statistic, validation
 from voxtrial.daemon.errors import VoxtrialError
 
 app = typer.Typer(
@@ -36,6 +36,7 @@ demo.add_to(app)
 serve.add_to(app)
 validation.add_to(app)
 statistic.add_to(app)
+models.add_to(app)
 
 
 def main() -> None:
