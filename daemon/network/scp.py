@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import logging
+import socket
+import threading
 import time
 from types import TracebackType
 from typing import Any, Self
 
-from pynetdicom import AE, evt
-from pynetdicom.transport import ThreadedAssociationServer
+from pynetdicom import evt
+from pynetdicom._globals import MODE_ACCEPTOR
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
+from voxtrial.daemon.errors import Misconfigured
 from voxtrial.daemon.network import commitment, contexts, tls
-from voxtrial.daemon.network.intake import Offer, intake_of
+from voxtrial.daemon.network.intake import Intake, intake_of
 from voxtrial.daemon.network.ledger import Origin
 from voxtrial.daemon.network.policy import Policy
+from voxtrial.daemon.network.reactor import EventDrivenAssociation
+from voxtrial.daemon.network.server import Server
+from voxtrial.daemon.network.service import Service
 from voxtrial.daemon.network.stack import application_entity
 from voxtrial.daemon.network.sweep import sweep
 from voxtrial.daemon.settings import Settings
@@ -24,6 +30,7 @@ from voxtrial.db.engine import connect
 
 LOGGER = logging.getLogger(__name__)
 DRAIN_SECONDS = 10.0
+ACCEPT_POLL_SECONDS = 0.1
 
 
 class Listener:
@@ -35,16 +42,28 @@ class Listener:
         ``[site]``, ``[database]`` and ``[listener]`` are used; port 0 takes a free one, see ``port``.
     engine
         Database to use instead of opening ``settings.database_url``.
+    listening
+        Sockets that listen already: plain, then TLS; pre-forked workers share them, and the parent has swept.
     """
 
-    def __init__(self, settings: Settings, engine: Engine | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        engine: Engine | None = None,
+        *,
+        listening: tuple[socket.socket, ...] = (),
+    ) -> None:
         self.settings = settings
         self._config = settings.listener
         self._policy = Policy(self._config)
         self._engine = engine
         self._owns_engine = engine is None
-        self._servers: list[ThreadedAssociationServer] = []
+        self._listening = listening
         self._supported = contexts.acceptable()
+        self._servers: list[Server] = []
+        self._served: set[EventDrivenAssociation] = set()
+        self._lock = threading.Lock()
+        self.intake: Intake
 
     @property
     def port(self) -> int:
@@ -60,23 +79,25 @@ class Listener:
         """Sweep the spool, then listen; returns when associations are accepted."""
         self._engine = self._engine or connect(self.settings.database_url)
         self.intake = intake_of(self.settings, self._engine)
-        sweep(self.intake.spool, self.intake.ledger)
-        self._entity = self._application_entity()
-        self._serve(self._config.port, secure=False)
+        if not self._listening:
+            sweep(self.intake.spool, self.intake.ledger)
+        self._entity = application_entity(self._config.ae_title, idle_seconds=self._config.idle_seconds)
+        self._entity.maximum_pdu_size = self._config.maximum_pdu
+        self._entity.maximum_associations = 1_000_000  # the policy decides, and audits
+        self._serve(0, self._config.port, secure=False)
         if self._config.tls_port is not None:
-            self._serve(self._config.tls_port, secure=True)
+            self._serve(1, self._config.tls_port, secure=True)
         return self
 
-    def stop(self) -> None:
+    def stop(self, drain_seconds: float = DRAIN_SECONDS) -> None:
         """Accept no more, let open associations end, abort those that do not, close."""
-        for server in self._servers:
-            server.shutdown()
-        deadline = time.monotonic() + DRAIN_SECONDS
-        while self._entity.active_associations and time.monotonic() < deadline:
-            time.sleep(0.05)
+        while self._servers:
+            self._servers.pop().shutdown()
+        deadline = time.monotonic() + drain_seconds
+        while self._served and time.monotonic() < deadline:
+            time.sleep(0.02)
         for association in self._entity.active_associations:
             association.abort()
-        self._servers.clear()
         if self._owns_engine and self._engine is not None:
             self._engine.dispose()
 
@@ -86,75 +107,90 @@ class Listener:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.stop()
+        self.stop(drain_seconds=0.5)
 
-    def _application_entity(self) -> AE:
-        entity = application_entity(self._config.ae_title, idle_seconds=self._config.idle_seconds)
-        entity.maximum_pdu_size = self._config.maximum_pdu
-        entity.maximum_associations = 100_000  # the policy decides, and audits
-        for abstract_syntax, syntaxes in self._supported.items():
-            entity.add_supported_context(abstract_syntax, list(syntaxes))
-        return entity
-
-    def _serve(self, port: int, *, secure: bool) -> None:
-        server: Any = self._entity.start_server(
-            (self._config.host, port),
-            block=False,
-            ssl_context=tls.server_context(self._config.tls) if secure and self._config.tls else None,
-            evt_handlers=[
-                (evt.EVT_REQUESTED, self._on_request),
-                (evt.EVT_C_STORE, self._on_store),
-                (evt.EVT_C_ECHO, lambda _event: 0x0000),
-                (evt.EVT_N_EVENT_REPORT, self._on_commitment),
-            ],
+    def _serve(self, number: int, port: int, *, secure: bool) -> None:
+        if secure and self._config.tls is None:
+            raise Misconfigured("listener.tls_port needs [listener.tls] with certificate, key and ca.")
+        server = Server(
+            self._entity,
+            self._listening[number] if self._listening else (self._config.host, port),
+            new_association=self._new_association,
+            handlers=[(evt.EVT_REQUESTED, self._on_request), (evt.EVT_N_EVENT_REPORT, self._on_commitment)],
+            tls_context=tls.server_context(self._config.tls) if secure and self._config.tls else None,
+            on_tls_failure=self._on_tls_failure,
+            idle_seconds=self._config.idle_seconds,
         )
         self._servers.append(server)
+        threading.Thread(
+            target=server.serve_forever,
+            kwargs={"poll_interval": ACCEPT_POLL_SECONDS},
+            name="accept-tls" if secure else "accept",
+            daemon=True,
+        ).start()
 
-    def _origin(self, event: evt.Event) -> Origin:
-        request: Any = event.assoc.requestor.primitive
-        return Origin(
-            calling_ae=request.calling_ae_title.strip(),
-            called_ae=request.called_ae_title.strip(),
-            peer_address=event.assoc.requestor.address,
+    def _new_association(self) -> EventDrivenAssociation:
+        return EventDrivenAssociation(
+            self._entity, MODE_ACCEPTOR, make_service=self._new_service, on_end=self._on_end
         )
+
+    def _new_service(self, association: EventDrivenAssociation) -> Service:
+        return Service(
+            self.intake,
+            _origin(association),
+            association._accepted_cx,
+            forward=association.upper.forward,
+            reply=association.upper.reply,
+        )
+
+    def _on_end(self, association: EventDrivenAssociation) -> None:
+        with self._lock:
+            self._served.discard(association)
 
     def _on_request(self, event: evt.Event) -> None:
         association: Any = event.assoc
-        origin = self._origin(event)
-        rejection = self._policy.rejection(
-            calling_ae=origin.calling_ae,
-            called_ae=origin.called_ae,
-            address=origin.peer_address,
-            associations=sum(1 for a in self._entity.active_associations if a.is_established),
-        )
+        origin = _origin(association)
+        with self._lock:
+            rejection = self._policy.rejection(
+                calling_ae=origin.calling_ae,
+                called_ae=origin.called_ae,
+                address=origin.peer_address,
+                associations=len(self._served),
+            )
+            if rejection is None:
+                self._served.add(association)
         if rejection is not None:
-            LOGGER.warning("association refused", extra={"reason": rejection.reason})
-            try:
-                self.intake.ledger.refused(
-                    action="association refused", reason=rejection.reason, origin=origin
-                )
-            except SQLAlchemyError:
-                LOGGER.exception("refusal not audited")
+            self._audit(rejection.reason, origin)
             association.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
             association.kill()
             return
         requested = association.requestor.primitive.presentation_context_definition_list
-        association.acceptor.supported_contexts = contexts.as_requested(requested, self._supported)
+        chosen = contexts.as_requested(requested, self._supported)
+        if not chosen:
+            self._audit("none of the proposed SOP classes and transfer syntaxes is accepted", origin)
+        association.acceptor.supported_contexts = chosen
 
-    def _on_store(self, event: evt.Event) -> int:
-        request: Any = event.request
-        offer = Offer(
-            sop_class_uid=str(request.AffectedSOPClassUID),
-            sop_instance_uid=str(request.AffectedSOPInstanceUID),
-            transfer_syntax_uid=str(event.context.transfer_syntax),
-            origin=self._origin(event),
-        )
-        reception = self.intake.begin(offer)
-        reception.write(request.DataSet.getvalue())
-        return int(reception.finish().status)
+    def _on_tls_failure(self, address: str, reason: str) -> None:
+        self._audit(f"TLS: {reason}", Origin(peer_address=address, called_ae=self._config.ae_title))
+
+    def _audit(self, reason: str, origin: Origin) -> None:
+        LOGGER.warning("association refused", extra={"reason": reason})
+        try:
+            self.intake.ledger.refused(action="association refused", reason=reason, origin=origin)
+        except SQLAlchemyError:
+            LOGGER.exception("refusal not audited")
 
     def _on_commitment(self, event: evt.Event) -> tuple[int, None]:
         report = commitment.parse(event.event_information)
         with Session(self.intake.ledger.engine) as session, session.begin():
-            commitment.keep(session, report, calling_ae=self._origin(event).calling_ae)
+            commitment.keep(session, report, calling_ae=_origin(event.assoc).calling_ae)
         return 0x0000, None
+
+
+def _origin(association: Any) -> Origin:
+    request = association.requestor.primitive
+    return Origin(
+        calling_ae=request.calling_ae_title.strip(),
+        called_ae=request.called_ae_title.strip(),
+        peer_address=association.requestor.address,
+    )
