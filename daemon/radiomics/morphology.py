@@ -14,6 +14,7 @@ from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
 from voxtrial.daemon.radiomics.aggregation import Values
+from voxtrial.daemon.radiomics.crop import box, extent
 from voxtrial.daemon.volume import Spacing
 
 Points = NDArray[np.float64]
@@ -46,8 +47,8 @@ def features(
     # Semi-axes of the ellipsoid with the second moments of the region.
     semi_axes = 2 * np.sqrt(np.maximum(_principal_variances(voxels), 0))
     major, minor, least = 2 * semi_axes
-    box = vertices.max(axis=0) - vertices.min(axis=0)
-    box_area = 2 * (box[0] * box[1] + box[0] * box[2] + box[1] * box[2])
+    sides = vertices.max(axis=0) - vertices.min(axis=0)
+    box_area = 2 * (sides[0] * sides[1] + sides[0] * sides[2] + sides[1] * sides[2])
     # The isoperimetric quotient of a sphere is 36 pi V^2 / A^3 = 1.
     quotient = 36 * np.pi * volume**2 / area**3
     values = image[intensity]
@@ -69,7 +70,7 @@ def features(
         ("Least axis length", "7J51"): least,
         ("Elongation", "Q3CK"): _quotient(minor, major),
         ("Flatness", "N17B"): _quotient(least, major),
-        ("Volume density (axis-aligned bounding box)", "PBX1"): volume / float(box.prod()),
+        ("Volume density (axis-aligned bounding box)", "PBX1"): volume / float(sides.prod()),
         ("Area density (axis-aligned bounding box)", "R59B"): area / float(box_area),
         ("Volume density (approximate enclosing ellipsoid)", "6BDE"): _quotient(
             volume, 4 / 3 * np.pi * float(semi_axes.prod())
@@ -157,10 +158,10 @@ def _spatial_autocorrelation(
     (Parseval) of the transform of w times those of mask and intensities: exact, in n log n steps. NaN where
     the intensities do not vary.
     """
-    box = tuple(slice(used[0], used[-1] + 1) for used in _occupied(mask))
-    inside = mask[box].astype(float)
+    near = box(*extent(mask), 0, mask.shape)
+    inside = mask[near].astype(float)
     n = inside.sum()
-    x = np.where(mask[box], image[box] - image[mask].mean(), 0.0)
+    x = np.where(mask[near], image[near] - image[mask].mean(), 0.0)
     squares = x**2
     if squares.sum() == 0:
         return float("nan"), float("nan")
@@ -186,11 +187,6 @@ def _spatial_autocorrelation(
 def _spectral_sum(kernel: NDArray[np.float64], a: NDArray[np.complex128], b: NDArray[np.complex128]) -> float:
     """Sum over pairs (i, j) of w(i - j) a(i) b(j), from the transforms of all three."""
     return float((kernel * (a.real * b.real + a.imag * b.imag)).sum())
-
-
-def _occupied(mask: NDArray[np.bool_]) -> list[NDArray[np.int64]]:
-    """Return the indices along each axis at which the mask has a voxel."""
-    return [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
 
 
 def _quotient(numerator: float, denominator: float) -> float:

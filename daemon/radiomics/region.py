@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from voxtrial.daemon.errors import Refused
 from voxtrial.daemon.harmonize.resample import array_to_grid, isotropic_grid, mask_to_grid
 from voxtrial.daemon.radiomics.configuration import Configuration, Interpolation
+from voxtrial.daemon.radiomics.crop import box, carried_over, cropped, extent
 from voxtrial.daemon.radiomics.discretise import fixed_bin_number, fixed_bin_size, lower_end
 from voxtrial.daemon.radiomics.local_intensity import SPHERE_RADIUS_MM
 from voxtrial.daemon.radiomics.resegment import resegment
@@ -19,6 +20,10 @@ from voxtrial.daemon.volume import Grid, Mask, Spacing, Volume
 
 MAXIMUM_LEVELS = 1024
 """More grey levels than this make co-occurrence matrices of gigabytes, and no sense as texture."""
+
+SUPPORT = 24
+"""Source voxels about the region that are interpolated from. What a cubic B-spline sees further away weighs
+less than 0.268 ** 24 = 2e-14."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,56 +124,31 @@ def _on_grid(
     volume: Volume, mask: Mask, settings: Interpolation
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], Grid]:
     """Return image, mask and grid, interpolated and cropped to the region with its margin."""
+    first, last = extent(mask.array)
+    whole = volume.grid
+    if settings.spacing_mm is not None:
+        whole = isotropic_grid(volume.grid, settings.spacing_mm)
+        # Linear interpolation spreads the mask by less than one of its voxels.
+        first, last = carried_over(first - 1, last + 1, volume.grid, whole)
+    margin = np.floor(SPHERE_RADIUS_MM / np.array(whole.spacing_mm)) + 1
+    near = box(first, last, margin, whole.shape)
+    grid = cropped(whole, near)
     if settings.spacing_mm is None:
-        box = _box(mask.array, volume.spacing_mm)
-        return volume.array[box].astype(float), mask.array[box], _cropped(volume.grid, box)
-    whole = isotropic_grid(volume.grid, settings.spacing_mm)
-    # Interpolate the mask near the region only; the image needs its surroundings for spline coefficients.
-    near = _cropped(whole, _box_on(whole, mask))
-    inside = mask_to_grid(mask, near, settings.partial_volume).array
+        image, inside = volume.array[near].astype(float), mask.array[near]
+    else:
+        last_index = np.array(grid.shape, float) - 1
+        source = box(
+            *carried_over(0 * last_index, last_index, grid, volume.grid), SUPPORT, volume.array.shape
+        )
+        source_grid = cropped(volume.grid, source)
+        part = replace(mask, array=mask.array[source], affine=source_grid.affine)
+        inside = mask_to_grid(part, grid, settings.partial_volume).array
+        intensities = volume.array[source].astype(float)
+        image = array_to_grid(intensities, source_grid, grid, interpolator=settings.method)
     if not inside.any():
         message = f"The mask is empty after interpolation to {settings.spacing_mm} mm."
         raise Refused(message, rule="empty_mask")
-    image = array_to_grid(volume.array.astype(float), volume.grid, near, interpolator=settings.method).astype(
-        float
-    )
-    if settings.round_intensities:
-        image = np.round(image)
-    return image, inside, near
-
-
-def _box(mask: NDArray[np.bool_], spacing_mm: Spacing) -> tuple[slice, slice, slice]:
-    """Bounding box of the mask with the margin, cut to the array."""
-    return _widened(*_extent(mask), spacing_mm, mask.shape)
-
-
-def _box_on(grid: Grid, mask: Mask) -> tuple[slice, slice, slice]:
-    """Bounding box on ``grid`` of a mask that stands on another grid with parallel axes, with the margin."""
-    first, last = _extent(mask.array)
-    corners = grid.index(mask.grid.world(np.array([first - 1.0, last + 1.0])))
-    return _widened(np.floor(corners.min(axis=0)), np.ceil(corners.max(axis=0)), grid.spacing_mm, grid.shape)
-
-
-def _extent(mask: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    used = [np.flatnonzero(mask.any(axis=tuple({0, 1, 2} - {axis}))) for axis in range(3)]
-    return np.array([u[0] for u in used], float), np.array([u[-1] for u in used], float)
-
-
-def _widened(
-    first: NDArray[np.float64], last: NDArray[np.float64], spacing_mm: Spacing, shape: tuple[int, ...]
-) -> tuple[slice, slice, slice]:
-    margin = np.floor(SPHERE_RADIUS_MM / np.array(spacing_mm)) + 1
-    begin = np.maximum(first - margin, 0).astype(int)
-    end = np.minimum(last + margin + 1, shape).astype(int)
-    z, y, x = (slice(int(a), int(b)) for a, b in zip(begin, end, strict=True))
-    return z, y, x
-
-
-def _cropped(grid: Grid, box: tuple[slice, slice, slice]) -> Grid:
-    affine = grid.affine.copy()
-    affine[:3, 3] = grid.world(np.array([s.start for s in box], float))
-    z, y, x = (s.stop - s.start for s in box)
-    return Grid(shape=(z, y, x), affine=affine)
+    return np.round(image) if settings.round_intensities else image, inside, grid
 
 
 def _check_right_angles(grid: Grid) -> None:

@@ -6,12 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from phantoms import axial_grid
 
 from voxtrial.daemon.errors import Misconfigured
-from voxtrial.daemon.radiomics.configuration import Configuration, Discretisation, load
+from voxtrial.daemon.radiomics import region
+from voxtrial.daemon.radiomics.configuration import Configuration, Discretisation, Interpolation, load
 from voxtrial.daemon.radiomics.discretise import fixed_bin_number, fixed_bin_size
 from voxtrial.daemon.radiomics.intensity_volume_histogram import features, grade
+from voxtrial.daemon.radiomics.region import prepare
 from voxtrial.daemon.radiomics.resegment import resegment
+from voxtrial.daemon.volume import Mask, Volume
 
 
 def test_fixed_bin_number_puts_the_maximum_into_the_last_bin() -> None:
@@ -99,3 +103,23 @@ def test_the_digest_is_of_the_settings_and_not_of_the_name() -> None:
     renamed = Configuration.model_validate({**c.model_dump(), "name": "other"})
     assert renamed.digest == c.digest
     assert len({load(name).digest for name in "ABCDE"}) == 5
+
+
+def test_a_far_away_border_of_the_image_does_not_change_a_spline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only the surroundings of the region are interpolated from; the whole image gives the same intensities."""
+    rng = np.random.default_rng(2)
+    array = rng.normal(0, 300, (40, 70, 90))
+    inside = np.zeros(array.shape, bool)
+    inside[18:24, 33:40, 42:50] = True
+    volume = Volume(array=array, affine=axial_grid(array.shape, (3.0, 1.1, 0.9)).affine)
+    settings = Configuration(
+        name="spline",
+        interpolation=Interpolation(spacing_mm=(2, 2, 2), method="bspline"),
+        discretisation=Discretisation(fixed_bin_number=8),
+    )
+    near = prepare(volume, Mask(array=inside, affine=volume.affine), settings)
+    monkeypatch.setattr(region, "SUPPORT", 1000)
+    whole = prepare(volume, Mask(array=inside, affine=volume.affine), settings)
+    assert near.grid.agrees_with(whole.grid)
+    assert np.array_equal(near.morphology, whole.morphology)
+    assert np.abs(near.image - whole.image).max() < 1e-9
