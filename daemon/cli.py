@@ -7,7 +7,21 @@ from typing import Annotated
 
 import typer
 
-from voxtrial.daemon.commands import demo, models, radiomics, serve, statistic, validation
+from voxtrial.daemon.commands import (
+    db,
+    deliveries,
+    demo,
+    jobs,
+    metrics,
+    models,
+    network,
+    radiomics,
+    serve,
+    statistic,
+    studies,
+    validation,
+    work,
+)
 from voxtrial.daemon.errors import VoxtrialError
 
 app = typer.Typer(
@@ -31,12 +45,19 @@ def root(
         raise typer.Exit
 
 
+network.add_to(app)
 radiomics.add_to(app)
 demo.add_to(app)
 serve.add_to(app)
 validation.add_to(app)
 statistic.add_to(app)
+metrics.add_to(app)
 models.add_to(app)
+studies.add_to(app)
+jobs.add_to(app)
+deliveries.add_to(app)
+db.add_to(app)
+work.add_to(app)
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from scipy.optimize import linear_sum_assignment
 
 from voxtrial.validation.registry import Undefined, Values, statistic
 from voxtrial.validation.segmentation import Masks, Spacing, built_pair, check_pair
+from voxtrial.validation.surface_kernels import overlap
 from voxtrial.validation.tables import Floats, Inputs, StatisticError, Tables
 
 Labels = NDArray[np.int32]
@@ -45,6 +46,9 @@ def lesion_detection(
     """
     check_pair(reference, test, spacing_mm)
     voxel = float(np.prod(spacing_mm))
+    box = overlap(*(np.ascontiguousarray(mask).view(np.uint8) for mask in (reference, test)))[1]
+    around = tuple(slice(low, high) for low, high in box.reshape(3, 2))
+    reference, test = reference[around], test[around]
     a, volume_a = _components(reference, minimum_volume_mm3 / voxel)
     b, volume_b = _components(test, minimum_volume_mm3 / voxel)
     shared = _shared_voxels(a, b, volume_a.size, volume_b.size)

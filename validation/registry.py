@@ -164,9 +164,8 @@ def run(
     if isinstance(outcome, tuple):
         outcome, extra = outcome
         notes.extend(extra)
-    values, reasons = _presentable(outcome)
-    notes[:0] = [f"{', '.join(names)} not defined: {reason}" for reason, names in reasons.items()]
-    return StatisticResult(values=values, notes=tuple(notes))
+    values, undefined_notes = presentable(outcome)
+    return StatisticResult(values=values, notes=(*undefined_notes, *notes))
 
 
 def read_case(path: Path) -> tuple[str, str, dict[str, pd.DataFrame], dict[str, Any]]:
@@ -200,8 +199,8 @@ def run_case(path: Path) -> CaseResult:
     return CaseResult(case=case, statistic=name, values=result.values, notes=result.notes)
 
 
-def _presentable(values: Values) -> tuple[dict[str, Any], dict[str, list[str]]]:
-    """Return plain numbers, and the names of the undefined ones by reason."""
+def presentable(values: Values) -> tuple[dict[str, Any], list[str]]:
+    """Return plain numbers with None where undefined, and for each reason a note that names the values."""
     reasons: dict[str, list[str]] = {}
 
     def plain(value: object, name: str) -> Any:
@@ -226,4 +225,5 @@ def _presentable(values: Values) -> tuple[dict[str, Any], dict[str, list[str]]]:
             return value
         raise TypeError(f"{name} is a {type(value).__name__}; a statistic returns numbers and lists")
 
-    return {name: plain(value, name) for name, value in values.items()}, reasons
+    shown = {name: plain(value, name) for name, value in values.items()}
+    return shown, [f"{', '.join(names)} not defined: {reason}" for reason, names in reasons.items()]

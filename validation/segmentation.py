@@ -14,15 +14,13 @@ from numpy.typing import NDArray
 
 from voxtrial.validation.registry import Undefined, Values, statistic
 from voxtrial.validation.surface_distance import border_distances, surface_element_distances
-from voxtrial.validation.surface_kernels import overlap
+from voxtrial.validation.surface_kernels import border_voxels, overlap
 from voxtrial.validation.tables import Inputs, StatisticError, Tables, parameter
 
 Masks = NDArray[np.bool_]
 Spacing = tuple[float, float, float]
 
 DISTANCES = (
-    "n_boundary_ref",
-    "n_boundary_test",
     "hd",
     "hd95_max_of_directed",
     "hd95_pooled",
@@ -76,7 +74,9 @@ def segmentation_agreement(
     values = _overlap_measures(n_a, n_b, both, float(np.prod(spacing_mm)))
     names = [f"nsd_{kind}_{tolerance:g}mm" for tolerance in tolerances_mm for kind in ("voxel", "surfel")]
     if not (n_a and n_b):
-        return values | dict.fromkeys((*DISTANCES, *names), Undefined(_which_is_empty(n_a, n_b)))
+        values |= dict.fromkeys((*DISTANCES, *names), Undefined(_which_is_empty(n_a, n_b)))
+        boundaries = (len(border_voxels(mask, box)) for mask in (a, b))
+        return values | dict(zip(("n_boundary_ref", "n_boundary_test"), boundaries, strict=True))
     border = border_distances(a, b, box, spacing_mm)
     surfel = surface_element_distances(a, b, box, spacing_mm)
     pooled = border.pooled
