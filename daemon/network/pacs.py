@@ -23,7 +23,7 @@ from voxtrial.daemon.errors import VoxtrialError
 from voxtrial.daemon.network import contexts, part10
 from voxtrial.daemon.network.scan import is_uid
 from voxtrial.daemon.network.scu import PLAIN, Peer, associate
-from voxtrial.daemon.network.stack import application_entity
+from voxtrial.daemon.network.stack import NO_DELAY, application_entity
 
 LEVELS = ("STUDY", "SERIES", "IMAGE")
 NO_SUCH_OBJECT = 0x0112
@@ -82,6 +82,7 @@ class SmallPACS:
             ("127.0.0.1", self._wanted_port),
             block=False,
             evt_handlers=[
+                NO_DELAY,
                 (evt.EVT_C_STORE, self._on_store),
                 (evt.EVT_C_ECHO, lambda _event: 0x0000),
                 (evt.EVT_C_FIND, self._on_find),

@@ -18,7 +18,7 @@ from pynetdicom.presentation import build_context
 
 from voxtrial.daemon.errors import Fatal, Retryable
 from voxtrial.daemon.network import contexts, tls
-from voxtrial.daemon.network.stack import application_entity
+from voxtrial.daemon.network.stack import NO_DELAY, application_entity
 from voxtrial.daemon.network.status import COERCED, Verdict, verdict
 from voxtrial.daemon.settings import TLS
 
@@ -101,7 +101,7 @@ def associate(
         max_pdu=entity.maximum_pdu_size,
         ext_neg=roles,
         tls_args=(tls.client_context(peer.tls), peer.host) if peer.tls else None,
-        evt_handlers=list(handlers),
+        evt_handlers=[NO_DELAY, *handlers],
     )
     try:
         _require_established(association, peer)

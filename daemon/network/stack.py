@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pynetdicom import AE, _config
+import socket
+from typing import Any
+
+from pynetdicom import AE, _config, evt
 
 from voxtrial.daemon.network import part10
 
@@ -24,3 +27,12 @@ def application_entity(ae_title: str, *, idle_seconds: float = ANSWER_SECONDS) -
     entity.network_timeout = idle_seconds
     entity.maximum_pdu_size = 131_072
     return entity
+
+
+def no_delay(event: evt.Event) -> None:
+    """Send small PDUs at once: Nagle's algorithm and a delayed acknowledgement cost 40 ms an instance."""
+    transport: Any = event.assoc.dul.socket
+    transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+
+NO_DELAY = (evt.EVT_CONN_OPEN, no_delay)

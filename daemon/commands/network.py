@@ -1,0 +1,58 @@
+"""``voxtrial listen``, ``echo``: associations in, and whether a peer answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", help="voxtrial.toml; absent: the defaults.", show_default=False, dir_okay=False),
+]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command("listen")(listen)
+    app.command("echo")(echo)
+
+
+def listen(config: Config = None) -> None:
+    """Receive studies: the Storage SCP alone, in [listener] workers processes, until SIGTERM or Ctrl-C.
+
+    Prints one line of JSON with the port when it accepts associations. An instance is acknowledged when its
+    bytes are on disk and its row is committed; at the start, files and rows are brought together.
+    """
+    from voxtrial.daemon.network import prefork
+    from voxtrial.daemon.settings import load
+    from voxtrial.db.engine import connect
+    from voxtrial.db.migrate import upgrade
+
+    settings = load(config)
+    engine = connect(settings.database_url)
+    upgrade(engine)
+    engine.dispose()
+
+    def say(port: int, tls_port: int | None) -> None:
+        ready = {"listening": settings.listener.host, "port": port, "tls_port": tls_port}
+        typer.echo(json.dumps(ready))
+
+    prefork.run(settings, say)
+
+
+def echo(
+    peer: Annotated[str, typer.Argument(help="AE_TITLE@HOST:PORT, or the name of a destination.")],
+    config: Config = None,
+) -> None:
+    """Ask a DICOM node whether it answers (C-ECHO), with our own AE title."""
+    from voxtrial.daemon.network import scu
+    from voxtrial.daemon.network.address import peer_of
+    from voxtrial.daemon.settings import load
+
+    settings = load(config)
+    node = peer_of(peer, settings)
+    scu.echo(node, ae_title=settings.listener.ae_title)
+    typer.echo(f"{node} answers.")

@@ -1,0 +1,31 @@
+"""Nodes as people write them: ``AE_TITLE@HOST:PORT``, or the name of a destination."""
+
+from __future__ import annotations
+
+import re
+
+from voxtrial.daemon.errors import Misconfigured
+from voxtrial.daemon.network.scu import Peer
+from voxtrial.daemon.settings import Settings
+
+_NODE = re.compile(r"(?P<ae_title>[^@\\]{1,16})@(?P<host>\[[0-9a-fA-F:]+\]|[^:@]+):(?P<port>\d{1,5})")
+
+
+def peer_of(text: str, settings: Settings) -> Peer:
+    """Return the node that ``text`` names.
+
+    Raises
+    ------
+    Misconfigured
+        It is neither an address nor the name of a destination.
+    """
+    match = _NODE.fullmatch(text)
+    if match:
+        return Peer(match["host"].strip("[]"), int(match["port"]), match["ae_title"])
+    for destination in settings.destinations:
+        if destination.name == text:
+            return Peer(destination.host, destination.port, destination.ae_title, destination.tls)
+    names = ", ".join(d.name for d in settings.destinations) or "none"
+    raise Misconfigured(
+        f"{text!r} is no node: write AE_TITLE@HOST:PORT, or the name of a destination (known: {names})."
+    )
