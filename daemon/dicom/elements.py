@@ -25,6 +25,7 @@ import pydicom
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
+from pydicom.tag import Tag
 
 from voxtrial.daemon.errors import Refused
 
@@ -319,14 +320,15 @@ def read_with_pydicom(path: Path) -> Header:
         ``not_dicom`` if the file has neither file meta information nor a SOP Class UID.
     """
     data_set = read_data_set(path, defer_size=_DEFER_SIZE)
+    raw = dict(data_set.items())  # unlike get_item, does not load what was deferred
     found: dict[int, bytes] = {}
     for tag, (_, convert) in ELEMENTS.items():
-        item = data_set.get_item(tag)
+        item = raw.get(Tag(tag))
         if isinstance(item, RawDataElement) and item.value:
             found[tag] = item.value[::-1] if convert in _BINARY and not item.is_little_endian else item.value
     values, malformed = _converted(found)
     syntax = str(getattr(data_set.file_meta, "TransferSyntaxUID", ""))
-    pixel_data = data_set.get_item(_PIXEL_DATA)
+    pixel_data = raw.get(Tag(_PIXEL_DATA))
     location = None
     if (
         isinstance(pixel_data, RawDataElement)

@@ -19,9 +19,10 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom.dataset import Dataset
 from pydicom.pixels.utils import pixel_array
 
-from voxtrial.daemon.dicom.elements import PYDICOM_FAILURES
+from voxtrial.daemon.dicom.elements import PYDICOM_FAILURES, read_data_set
 from voxtrial.daemon.dicom.geometry import check
 from voxtrial.daemon.dicom.plane import Plane
 from voxtrial.daemon.dicom.series import SeriesFiles, group
@@ -117,14 +118,16 @@ def stored_type(plane: Plane) -> np.dtype[Any]:
     return np.dtype(f"<{'i' if plane.integer('PixelRepresentation') else 'u'}{bits // 8}")
 
 
-def read_stored(plane: Plane, out: NDArray[Any]) -> None:
+def read_stored(plane: Plane, out: NDArray[Any], parsed: dict[Path, Dataset] | None = None) -> None:
     """Fill ``out`` (rows, columns; contiguous, of the stored dtype) with the stored pixels of ``plane``.
+
+    ``parsed`` keeps multi-frame data sets between the calls for their frames.
 
     Unused high bits (old overlays, PS3.5 8.1.1) are cleared, or filled with the sign.
     """
     location = plane.header.pixel_location
     if location is None:
-        _decode(plane, out)
+        _decode(plane, out, {} if parsed is None else parsed)
     else:
         offset = location.offset + ((plane.frame or 1) - 1) * out.nbytes
         descriptor = os.open(plane.path, os.O_RDONLY)
@@ -151,12 +154,15 @@ def _clear_unused_bits(plane: Plane, out: NDArray[Any]) -> None:
         np.bitwise_and(out, (1 << (out.itemsize * 8 - unused)) - 1, out=out)
 
 
-def _decode(plane: Plane, out: NDArray[Any]) -> None:
+def _decode(plane: Plane, out: NDArray[Any], parsed: dict[Path, Dataset]) -> None:
+    index = None if plane.frame is None else plane.frame - 1
+    data_set = parsed.get(plane.path) or read_data_set(plane.path)
+    if index is not None:
+        parsed[plane.path] = data_set
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            index = None if plane.frame is None else plane.frame - 1
-            decoded = pixel_array(plane.path, index=index, raw=True)
+            decoded = pixel_array(data_set, index=index, raw=True)
     except PYDICOM_FAILURES as error:
         syntax = plane.header.transfer_syntax_uid or "no transfer syntax"
         message = f"{plane.path.name} ({syntax}) cannot be decoded: {str(error).splitlines()[0]}"
@@ -176,10 +182,11 @@ def _rescaled_in_place(
         return None
     volume = np.empty((len(files), *files[0].shape), np.int16)
     scratch = np.empty(files[0].shape, dtype)
+    parsed: dict[Path, Dataset] = {}
     for plane, into, (_, intercept) in zip(files, volume, rescale, strict=True):
         _same_type(plane, dtype)
         stored = into.view(dtype) if dtype.itemsize == 2 else scratch
-        read_stored(plane, stored)
+        read_stored(plane, stored, parsed)
         bits = plane.integer("BitsStored", dtype.itemsize * 8)
         low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if dtype.kind == "i" else (0, (1 << bits) - 1)
         if low + intercept < _INT16.min or high + intercept > _INT16.max:
@@ -196,9 +203,10 @@ def _rescaled_to_float(files: tuple[Plane, ...], rescale: list[tuple[float, floa
     dtype = stored_type(files[0])
     volume = np.empty((len(files), *files[0].shape), np.float32)
     stored = np.empty(files[0].shape, dtype)
+    parsed: dict[Path, Dataset] = {}
     for plane, into, (slope, intercept) in zip(files, volume, rescale, strict=True):
         _same_type(plane, dtype)
-        read_stored(plane, stored)
+        read_stored(plane, stored, parsed)
         np.add(stored * np.float64(slope), np.float64(intercept), out=into, casting="same_kind")
     return volume
 
