@@ -49,6 +49,8 @@ def exact_limit_factors(n: int, z: float, conf: float) -> tuple[float, float]:
     return float(low), float(high)
 
 
+SHAPIRO_LIMIT = 5000
+
 BLAND_ALTMAN = (
     *("n", "bias", "sd_diff", "bias_ci_low", "bias_ci_high", "loa_low", "loa_high"),
     *("loa_se_approx_3n", "loa_low_ci_low_3n", "loa_low_ci_high_3n"),
@@ -91,7 +93,11 @@ def bland_altman(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[str]]
     se, se_3n = sd * np.sqrt(1 / n + z**2 / (2 * (n - 1))), sd * np.sqrt(3 / n)
     nearer, farther = (factor * sd for factor in exact_limit_factors(n, z, conf))
     paired = stats.ttest_1samp(difference, 0)
-    shapiro = stats.shapiro(difference)
+    w, w_p = (
+        stats.shapiro(difference)
+        if n <= SHAPIRO_LIMIT
+        else (Undefined(f"Shapiro and Wilk's p-value holds up to {SHAPIRO_LIMIT} pairs"),) * 2
+    )
     trend, trend_p = (
         stats.pearsonr(difference, mean)
         if np.ptp(mean) > 0
@@ -119,8 +125,8 @@ def bland_altman(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[str]]
         "paired_t_p": float(paired.pvalue),
         "corr_diff_mean": trend,
         "corr_diff_mean_p": trend_p,
-        "shapiro_w": float(shapiro.statistic),
-        "shapiro_p": float(shapiro.pvalue),
+        "shapiro_w": w,
+        "shapiro_p": w_p,
     }, notes
 
 
