@@ -268,7 +268,9 @@ def load(path: Path | None = None) -> Settings:
 
 
 def _first_problem(error: ValidationError) -> str:
-    problem = error.errors()[0]
+    found = error.errors()
+    # A misspelt key also leaves its right name missing: say the first.
+    problem = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] != "extra_forbidden":
         return f"[{where}] {problem['msg']} (got {problem['input']!r})."

@@ -188,7 +188,9 @@ def digest(document: Any) -> str:
 def _first_problem(error: ValidationError | CriterionError) -> str:
     if isinstance(error, CriterionError):
         return str(error)
-    problem = error.errors()[0]
+    found = error.errors()
+    # A misspelt key also leaves its right name missing: say the first.
+    problem = next((e for e in found if e["type"] == "extra_forbidden"), found[0])
     where = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         known: dict[str, Any] = {**Protocol.model_fields, **Endpoint.model_fields, **CohortRule.model_fields}

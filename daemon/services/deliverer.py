@@ -144,7 +144,7 @@ class Deliverer:
             with self._sessions() as session:
                 report = commitment.reported(session, delivery.transaction_uid)
             if report is None and now - (delivery.sent_at or now) < COMMITMENT_PATIENCE:
-                self._defer(delivery, delivery.transaction_uid, now)
+                self._defer(delivery, delivery.transaction_uid, now, _AWAITED)
                 answers[delivery.id] = _PENDING
             else:
                 answers[delivery.id] = _word(report, stored)
@@ -165,20 +165,26 @@ class Deliverer:
         except Fatal as error:
             log.info("%s: %s", destination.name, error)
             return {d.id: "" for d, _ in fresh}
+        except Retryable as error:
+            # A PACS that does not know our AE title aborts: the read-back must not wait for it for ever.
+            patient = [d for d, _ in fresh if now - (d.sent_at or now) < COMMITMENT_PATIENCE]
+            for delivery in patient:
+                self._defer(delivery, "", now, str(error))
+            return {d.id: _PENDING if d in patient else "" for d, _ in fresh}
         if report is not None:
             return {d.id: _word(report, o) for d, o in fresh}
         for delivery, _ in fresh:
-            self._defer(delivery, transaction, now)
+            self._defer(delivery, transaction, now, _AWAITED)
         return {d.id: _PENDING for d, _ in fresh}
 
-    def _defer(self, delivery: Delivery, transaction_uid: str, now: datetime) -> None:
+    def _defer(self, delivery: Delivery, transaction_uid: str, now: datetime, reason: str) -> None:
         with self._holding(delivery) as session:
             queue.defer_delivery(
                 session,
                 delivery,
                 until=now + COMMITMENT_POLL,
                 transaction_uid=transaction_uid,
-                reason="waiting for the commitment report",
+                reason=reason,
             )
 
     def _destination(
@@ -204,6 +210,7 @@ class Deliverer:
 
 
 _PENDING = "pending"
+_AWAITED = "waiting for the commitment report"
 _REFUSED = "commitment refused"
 
 
