@@ -1,0 +1,100 @@
+"""What a command works on: the configured site and its database, and who asks."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from sqlalchemy import Engine
+    from sqlalchemy.orm import Session
+
+    from voxtrial.daemon.settings import Settings
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", help="Configuration file; without it: the defaults.", dir_okay=False),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+StudyOption = Annotated[str, typer.Option("--study", help="Only of this Study Instance UID.")]
+Limit = Annotated[int, typer.Option(min=0, help="Most rows to list; 0: all.")]
+Reason = Annotated[str, typer.Option(help="Why; kept with the event.")]
+
+
+@contextmanager
+def database(config: Path | None) -> Iterator[tuple[Settings, Engine]]:
+    """Open the site's database, whose schema must be that of this version.
+
+    Raises
+    ------
+    Misconfigured
+        The schema is older or newer.
+    """
+    from voxtrial.daemon.errors import Misconfigured
+    from voxtrial.daemon.settings import load
+    from voxtrial.db import migrate
+    from voxtrial.db.engine import connect
+
+    settings = load(config)
+    engine = connect(settings.database_url)
+    try:
+        migrate.check(engine)
+        yield settings, engine
+    except (migrate.NewerSchema, migrate.OlderSchema) as error:
+        raise Misconfigured(str(error)) from error
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def reading(config: Path | None) -> Iterator[Session]:
+    """Open a session that sees one state of the database and keeps no writer waiting."""
+    from sqlalchemy.orm import Session
+
+    with database(config) as (_, engine):
+        connection = engine.connect().execution_options(read_only=True)
+        with connection, Session(connection) as session:
+            yield session
+
+
+@contextmanager
+def changing(config: Path | None, action: str, subject: str) -> Iterator[Session]:
+    """Open a transaction that commits at the end, with a row in the audit trail.
+
+    Raises
+    ------
+    VoxtrialError
+        The state of the row does not allow the change, or there is no such row.
+    """
+    from sqlalchemy.exc import NoResultFound
+
+    from voxtrial.daemon.errors import VoxtrialError
+    from voxtrial.db import audit
+    from voxtrial.db.engine import sessions
+    from voxtrial.db.states import ForbiddenTransition
+
+    with database(config) as (_, engine):
+        try:
+            with sessions(engine).begin() as session:
+                yield session
+                audit.record(session, actor=user(), action=action, subject=subject)
+        except NoResultFound as error:
+            kind = subject.split(maxsplit=1)[0]
+            plural = "deliveries" if kind == "delivery" else f"{kind}s"
+            raise VoxtrialError(f"There is no {subject}; list them with: voxtrial {plural} list.") from error
+        except ForbiddenTransition as error:
+            raise VoxtrialError(f"{subject.capitalize()}: {error}.") from error
+
+
+def user() -> str:
+    """Return who runs the command, as events name them; a container's user may have no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"

@@ -1,0 +1,223 @@
+"""Where is my study, and why: one row for each study version, job and delivery, and what happened when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Select, and_, func, or_, select
+from sqlalchemy.orm import Session
+
+from voxtrial.db.jobs import Event, Job
+from voxtrial.db.results import Delivery, ResultObject
+from voxtrial.db.states import DeliveryState, JobState, StudyState
+from voxtrial.db.studies import Instance, StudyVersion
+
+PAGE = 500
+LEAST_ADVANCED_FIRST = tuple(
+    DeliveryState[name] for name in ("DEAD", "CANCELLED", "WAITING", "PENDING", "SENT", "CONFIRMED")
+)
+UNEXPLAINED = (JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED)
+"""States of a job that need no reason."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOverview:
+    """One study version in one line.
+
+    Parameters
+    ----------
+    reason
+        Why it is where it is: the reason of the version, else of a job, else of a delivery that is not done.
+    jobs
+        State by model name.
+    deliveries
+        State of the least advanced delivery, by destination.
+    """
+
+    study_instance_uid: str
+    version: int
+    state: str
+    reason: str
+    instances: int
+    jobs: dict[str, str]
+    deliveries: dict[str, str]
+    rule: str
+    basis: str
+    expected_instances: int | None
+    last_instance_at: datetime
+    closed_at: datetime | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Happening:
+    """One event of a study: of a version, of a job, or of a delivery."""
+
+    at: datetime
+    subject: str
+    before: str
+    after: str
+    actor: str
+    reason: str
+
+
+def list_studies(
+    session: Session, *, state: str = "", study_instance_uid: str = "", limit: int = 0
+) -> Iterator[StudyOverview]:
+    """Yield study versions, newest first, at most ``limit`` of them unless it is 0."""
+    query = select(StudyVersion).order_by(StudyVersion.id.desc())
+    if state:
+        query = query.where(StudyVersion.state == state)
+    if study_instance_uid:
+        query = query.where(StudyVersion.study_instance_uid == study_instance_uid)
+    yielded = 0
+    while True:
+        size = min(PAGE, limit - yielded) if limit else PAGE
+        versions = session.scalars(query.limit(size)).all() if size else []
+        yield from _overviews(session, versions)
+        if len(versions) < size or not versions:
+            return
+        yielded += len(versions)
+        query = query.where(StudyVersion.id < versions[-1].id)
+
+
+def select_jobs(
+    *, state: str = "", study_instance_uid: str = "", limit: int = 0
+) -> Select[Job, StudyVersion]:
+    """Select jobs and the study versions that they are over, newest first."""
+    query = select(Job, StudyVersion).join(StudyVersion).order_by(Job.id.desc())
+    if state:
+        query = query.where(Job.state == state)
+    if study_instance_uid:
+        query = query.where(StudyVersion.study_instance_uid == study_instance_uid)
+    return query.limit(limit) if limit else query
+
+
+def select_deliveries(
+    *, state: str = "", study_instance_uid: str = "", limit: int = 0
+) -> Select[Delivery, ResultObject]:
+    """Select deliveries and the objects that they are about, newest first."""
+    query = select(Delivery, ResultObject).join(ResultObject).order_by(Delivery.id.desc())
+    if state:
+        query = query.where(Delivery.state == state)
+    if study_instance_uid:
+        query = query.where(ResultObject.study_instance_uid == study_instance_uid)
+    return query.limit(limit) if limit else query
+
+
+def find_study(session: Session, text: str) -> list[str]:
+    """Return the Study Instance UIDs that are, begin or end with ``text``, or have it as accession number."""
+    uid = StudyVersion.study_instance_uid
+    exact = session.scalars(select(uid).where(uid == text).limit(1)).all()
+    near = or_(
+        uid.startswith(text, autoescape=True),
+        uid.endswith(text, autoescape=True),
+        StudyVersion.accession_number == text,
+    )
+    return list(exact or session.scalars(select(uid).where(near).distinct().order_by(uid)))
+
+
+def timeline(session: Session, study_instance_uid: str) -> list[Happening]:
+    """Return every event of the study, its jobs and their deliveries, in order."""
+    versions = dict(
+        session.execute(
+            select(StudyVersion.id, StudyVersion.version).where(
+                StudyVersion.study_instance_uid == study_instance_uid
+            )
+        ).all()
+    )
+    names: dict[tuple[str, int], str] = {("study", key): f"version {n}" for key, n in versions.items()}
+    for job, _ in session.execute(select_jobs(study_instance_uid=study_instance_uid)):
+        names["job", job.id] = f"job {job.id} {job.model_name}"
+    for delivery, stored in session.execute(select_deliveries(study_instance_uid=study_instance_uid)):
+        names["delivery", delivery.id] = f"delivery {delivery.id} {stored.kind} to {delivery.destination}"
+    return happenings(session, names)
+
+
+def happenings(session: Session, names: dict[tuple[str, int], str]) -> list[Happening]:
+    """Return the events of some rows in order; ``names`` maps (subject, id) to what the row is called."""
+    of_rows = [
+        and_(
+            Event.subject == subject,
+            Event.subject_id.in_([key for kind, key in names if kind == subject]),
+        )
+        for subject in ("study", "job", "delivery")
+    ]
+    events = session.scalars(select(Event).where(or_(*of_rows)).order_by(Event.at, Event.id))
+    return [
+        Happening(
+            at=event.at,
+            subject=names[event.subject, event.subject_id],
+            before=event.before,
+            after=event.after,
+            actor=event.actor,
+            reason=event.reason,
+        )
+        for event in events
+    ]
+
+
+def _overviews(session: Session, versions: Sequence[StudyVersion]) -> Iterator[StudyOverview]:
+    """Yield the overviews of one page: three queries however many versions it has."""
+    ids = [version.id for version in versions]
+    jobs: dict[int, list[Any]] = {key: [] for key in ids}
+    columns = (Job.study_version_id, Job.model_name, Job.state, Job.reason)
+    for row in session.execute(select(*columns).where(Job.study_version_id.in_(ids)).order_by(Job.id)):
+        jobs[row.study_version_id].append(row)
+    outgoing: dict[int, list[Any]] = {key: [] for key in ids}
+    for row in session.execute(
+        select(
+            Job.study_version_id,
+            Delivery.destination,
+            Delivery.state,
+            func.max(Delivery.reason).label("reason"),
+        )
+        .join(ResultObject, ResultObject.job_id == Job.id)
+        .join(Delivery, Delivery.result_object_id == ResultObject.id)
+        .where(Job.study_version_id.in_(ids))
+        .group_by(Job.study_version_id, Delivery.destination, Delivery.state)
+    ):
+        outgoing[row.study_version_id].append(row)
+    for rows in outgoing.values():
+        rows.sort(key=lambda row: (row.destination, -LEAST_ADVANCED_FIRST.index(row.state)))
+    arrived = _arrived(session, [v.id for v in versions if v.state == StudyState.RECEIVING])
+    for version in versions:
+        yield StudyOverview(
+            study_instance_uid=version.study_instance_uid,
+            version=version.version,
+            state=version.state,
+            reason=version.reason or _reason(jobs[version.id], outgoing[version.id]),
+            instances=arrived.get(version.id, version.instances),
+            jobs={row.model_name: row.state for row in jobs[version.id]},
+            deliveries={row.destination: row.state for row in outgoing[version.id]},
+            rule=version.rule,
+            basis=version.basis,
+            expected_instances=version.expected_instances,
+            last_instance_at=version.last_instance_at,
+            closed_at=version.closed_at,
+        )
+
+
+def _reason(jobs: Sequence[Any], outgoing: Sequence[Any]) -> str:
+    """Return the reason of the first job, else of the first destination, that is not simply on its way."""
+    for row in jobs:
+        if row.state not in UNEXPLAINED and row.reason:
+            return f"{row.model_name}: {row.reason}"
+    return next((f"{row.destination}: {row.reason}" for row in reversed(outgoing) if row.reason), "")
+
+
+def _arrived(session: Session, ids: Sequence[int]) -> dict[int, int]:
+    """Count the instances of versions that are still open, those of their predecessors included."""
+    if not ids:
+        return {}
+    member = StudyVersion.__table__.alias()
+    query = (
+        select(StudyVersion.id, func.count(Instance.id))
+        .join(member, member.c.study_instance_uid == StudyVersion.study_instance_uid)
+        .join(Instance, Instance.study_version_id == member.c.id)
+        .where(StudyVersion.id.in_(ids), member.c.version <= StudyVersion.version)
+        .group_by(StudyVersion.id)
+    )
+    return dict(session.execute(query).all())
