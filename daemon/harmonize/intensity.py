@@ -74,12 +74,25 @@ def zscore(array: Array, inside: Region = None, *, fill: float | None = None, th
         ``constant_intensity`` when the standard deviation is 0.
     """
     mean, sd = mean_and_sd(array, inside)
+    return standardised(array, mean, sd, inside, fill=fill, threads=threads)
+
+
+def standardised(
+    array: Array,
+    mean: float,
+    sd: float,
+    inside: Region = None,
+    *,
+    fill: float | None = None,
+    threads: int = 1,
+) -> Array:
+    """Return (value - ``mean``) / ``sd``; arguments as in :func:`zscore`."""
     if not sd > 0:
         raise Refused(
             f"The intensities do not vary (all are {mean:g}); a z-score needs a spread.",
             rule="constant_intensity",
         )
-    out = _scaled(array, mean, 1 / sd, 0.0, threads)
+    out = scaled(array, mean, 1 / sd, 0.0, threads)
     if inside is not None and fill is not None:
         out[~inside] = fill
     return out
@@ -115,10 +128,16 @@ def minmax(
     Refused
         ``constant_intensity`` when both are the same.
     """
+    low, high = extremes(array, inside)
+    return stretched(array, low, high, to, threads=threads)
+
+
+def extremes(array: Array, inside: Region = None) -> tuple[float, float]:
+    """Return the least and the greatest value ``inside``."""
     values = array if inside is None else array[inside]
     if values.size == 0:
         raise Refused("The region for the intensity statistics holds no voxel.", rule="empty_region")
-    return _stretched(array, float(values.min()), float(values.max()), to, threads)
+    return float(values.min()), float(values.max())
 
 
 def percentile_scale(
@@ -132,7 +151,7 @@ def percentile_scale(
 ) -> Array:
     """Map the percentiles ``low`` and ``high`` of the voxels ``inside`` on ``to``, clipped to it."""
     a, b = percentiles(array, (low, high), inside)
-    return _stretched(array, a, b, to, threads)
+    return stretched(array, a, b, to, threads=threads)
 
 
 def percentiles(array: Array, q: Sequence[float], inside: Region = None) -> list[float]:
@@ -194,16 +213,34 @@ def _order_statistics(array: Array, ranks: NDArray[np.int64], inside: Region) ->
     return bits.view(np.float32).astype(float)
 
 
-def _stretched(array: Array, low: float, high: float, to: tuple[float, float], threads: int) -> Array:
+def stretched(
+    array: Array,
+    low: float,
+    high: float,
+    to: tuple[float, float] = (0.0, 1.0),
+    *,
+    clip: bool = True,
+    threads: int = 1,
+) -> Array:
+    """Map the measured range from ``low`` to ``high`` on ``to``, clipped to it or going on beyond it.
+
+    Raises
+    ------
+    Refused
+        ``constant_intensity`` when the range is empty.
+    """
     if not high > low:
         raise Refused(
             f"The intensities do not vary (all are {low:g}); they cannot be stretched over a range.",
             rule="constant_intensity",
         )
-    return window(array, low, high, to, threads=threads)
+    if clip:
+        return window(array, low, high, to, threads=threads)
+    return scaled(array, low, (to[1] - to[0]) / (high - low), to[0], threads)
 
 
-def _scaled(array: Array, centre: float, factor: float, offset: float, threads: int) -> Array:
+def scaled(array: Array, centre: float, factor: float, offset: float = 0.0, threads: int = 1) -> Array:
+    """Return (value - ``centre``) * ``factor`` + ``offset``."""
     from voxtrial.daemon.compiled import in_slabs
     from voxtrial.daemon.harmonize import pointwise
 

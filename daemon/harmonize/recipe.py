@@ -53,7 +53,9 @@ class StepRecord:
     before: Facts
     after: Facts
     reason: str
-    warnings: tuple[str, ...] = ()
+    found: dict[str, float | str]
+    """What the step measured in this volume and used."""
+    warnings: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -111,19 +113,20 @@ class Recipe(BaseModel):
         """
         record = []
         for step in self.steps:
-            after = step.apply(volume, threads)
+            applied = step.apply(volume, threads)
             parameters = _parameters(step)
             record.append(
                 StepRecord(
                     step=parameters.pop("step"),
                     parameters=parameters,
                     before=Facts.of(volume),
-                    after=Facts.of(after),
+                    after=Facts.of(applied.volume),
                     reason=step.reason or step.general_reason(),
-                    warnings=step.warnings(volume, after),
+                    found=applied.found,
+                    warnings=applied.warnings,
                 )
             )
-            volume = after
+            volume = applied.volume
         return Harmonized(volume=volume, record=tuple(record), recipe_digest=self.digest)
 
 

@@ -7,18 +7,30 @@ so that the fields alone make the digest.
 from __future__ import annotations
 
 from abc import abstractmethod
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from voxtrial.daemon.harmonize import intensity, resample
+from voxtrial.daemon.harmonize import intensity, nyul, resample, suv
 from voxtrial.daemon.harmonize.bands import Interpolator
 from voxtrial.daemon.volume import Volume
 
 Range = tuple[float, float]
 Three = tuple[float, float, float]
 Region = Literal["all", "nonzero", "above_mean", "otsu"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Applied:
+    """Volume after a step."""
+
+    volume: Volume
+    found: dict[str, float | str] = field(default_factory=dict)
+    """What the step measured in this volume and used: the mean and sd of a z-score, the factor of an SUV."""
+    warnings: tuple[str, ...] = ()
+    """What a reader of the result should know."""
 
 
 class Step(BaseModel):
@@ -33,16 +45,17 @@ class Step(BaseModel):
     reason: str = ""
 
     @abstractmethod
-    def apply(self, volume: Volume, threads: int) -> Volume:
+    def apply(self, volume: Volume, threads: int) -> Applied:
         """Return the volume after this step."""
 
     @abstractmethod
     def general_reason(self) -> str:
         """Why a recipe has such a step, in one sentence."""
 
-    def warnings(self, before: Volume, after: Volume) -> tuple[str, ...]:
-        """Say what a reader of the result should know."""
-        return ()
+
+def _finer(before: Volume, after: Volume) -> tuple[str, ...]:
+    finer = resample.finer_than_source(before.grid, after.grid)
+    return (finer,) if finer else ()
 
 
 class Resample(Step):
@@ -54,19 +67,15 @@ class Resample(Step):
     interpolator: Interpolator = "linear"
     anti_alias: bool = True
 
-    def apply(self, volume: Volume, threads: int) -> Volume:
+    def apply(self, volume: Volume, threads: int) -> Applied:
         """Interpolate on the new grid."""
         grid = resample.isotropic_grid(volume.grid, self.spacing_mm)
-        return resample.to_grid(volume, grid, self.interpolator, anti_alias=self.anti_alias, threads=threads)
+        after = resample.to_grid(volume, grid, self.interpolator, anti_alias=self.anti_alias, threads=threads)
+        return Applied(volume=after, warnings=_finer(volume, after))
 
     def general_reason(self) -> str:
         """One ruler for all scanners."""
         return "A filter of the model must span the same millimetres in every study."
-
-    def warnings(self, before: Volume, after: Volume) -> tuple[str, ...]:
-        """Say where the new grid is finer than the acquisition."""
-        finer = resample.finer_than_source(before.grid, after.grid)
-        return (finer,) if finer else ()
 
 
 class Conform(Step):
@@ -83,23 +92,19 @@ class Conform(Step):
     anti_alias: bool = False
     fill: float = 0.0
 
-    def apply(self, volume: Volume, threads: int) -> Volume:
+    def apply(self, volume: Volume, threads: int) -> Applied:
         """Interpolate on the cube; outside the acquisition is ``fill``."""
         grid = resample.conformed_grid(
             volume.grid, self.shape, self.spacing_mm, self.axes, centre=self.centre
         )
-        return resample.to_grid(
+        after = resample.to_grid(
             volume, grid, self.interpolator, anti_alias=self.anti_alias, fill=self.fill, threads=threads
         )
+        return Applied(volume=after, warnings=_finer(volume, after))
 
     def general_reason(self) -> str:
         """Whole-head models learned on one cube."""
         return "The model was trained on volumes of this shape, spacing and orientation."
-
-    def warnings(self, before: Volume, after: Volume) -> tuple[str, ...]:
-        """Say where the new grid is finer than the acquisition."""
-        finer = resample.finer_than_source(before.grid, after.grid)
-        return (finer,) if finer else ()
 
 
 class Reorient(Step):
@@ -108,10 +113,10 @@ class Reorient(Step):
     step: Literal["reorient"] = "reorient"
     axes: str
 
-    def apply(self, volume: Volume, threads: int) -> Volume:
+    def apply(self, volume: Volume, threads: int) -> Applied:
         """Return the same voxels in another order."""
         grid = resample.reoriented(volume.grid, self.axes)
-        return resample.to_grid(volume, grid, "nearest", threads=threads)
+        return Applied(volume=resample.to_grid(volume, grid, "nearest", threads=threads))
 
     def general_reason(self) -> str:
         """Array axes have a meaning to the model."""
@@ -126,11 +131,10 @@ class Window(Step):
     high: float
     to: Range = (0.0, 1.0)
 
-    def apply(self, volume: Volume, threads: int) -> Volume:
+    def apply(self, volume: Volume, threads: int) -> Applied:
         """Clip and scale."""
-        return volume.with_array(
-            intensity.window(volume.array, self.low, self.high, self.to, threads=threads), unit="1"
-        )
+        array = intensity.window(volume.array, self.low, self.high, self.to, threads=threads)
+        return Applied(volume=volume.with_array(array, unit="1"))
 
     def general_reason(self) -> str:
         """Values outside the window carry no information for the task."""
@@ -144,10 +148,12 @@ class Clip(Step):
     low: float
     high: float
 
-    def apply(self, volume: Volume, threads: int) -> Volume:
+    def apply(self, volume: Volume, threads: int) -> Applied:
         """Clip."""
         bounds = (self.low, self.high)
-        return volume.with_array(intensity.window(volume.array, *bounds, bounds, threads=threads))
+        return Applied(
+            volume=volume.with_array(intensity.window(volume.array, *bounds, bounds, threads=threads))
+        )
 
     def general_reason(self) -> str:
         """Extremes are metal, air and artefacts."""
@@ -162,12 +168,12 @@ class ZScore(Step):
     fill: float | None = None
     """Value outside the region; unset transforms every voxel."""
 
-    def apply(self, volume: Volume, threads: int) -> Volume:
+    def apply(self, volume: Volume, threads: int) -> Applied:
         """Centre and scale."""
         inside = intensity.region(volume.array, self.region)
-        return volume.with_array(
-            intensity.zscore(volume.array, inside, fill=self.fill, threads=threads), unit="1"
-        )
+        mean, sd = intensity.mean_and_sd(volume.array, inside)
+        array = intensity.standardised(volume.array, mean, sd, inside, fill=self.fill, threads=threads)
+        return Applied(volume=volume.with_array(array, unit="1"), found={"mean": mean, "sd": sd})
 
     def general_reason(self) -> str:
         """Arbitrary units need a common origin and scale."""
@@ -181,10 +187,12 @@ class MinMax(Step):
     to: Range = (0.0, 1.0)
     region: Region = "all"
 
-    def apply(self, volume: Volume, threads: int) -> Volume:
+    def apply(self, volume: Volume, threads: int) -> Applied:
         """Stretch."""
         inside = intensity.region(volume.array, self.region)
-        return volume.with_array(intensity.minmax(volume.array, inside, self.to, threads=threads), unit="1")
+        low, high = intensity.extremes(volume.array, inside)
+        array = intensity.stretched(volume.array, low, high, self.to, threads=threads)
+        return Applied(volume=volume.with_array(array, unit="1"), found={"low": low, "high": high})
 
     def general_reason(self) -> str:
         """Models expect a fixed range."""
@@ -205,7 +213,7 @@ class Percentile(Step):
     clip: bool = True
     """False keeps what lies beyond the percentiles beyond the range."""
 
-    def apply(self, volume: Volume, threads: int) -> Volume:
+    def apply(self, volume: Volume, threads: int) -> Applied:
         """Stretch, clip, round if asked."""
         inside = intensity.region(volume.array, self.region)
         if self.low == 0:
@@ -213,21 +221,54 @@ class Percentile(Step):
             high = intensity.percentiles(volume.array, [self.high], inside)[0]
         else:
             low, high = intensity.percentiles(volume.array, [self.low, self.high], inside)
-        if self.clip or not high > low:
-            array = intensity.window(volume.array, low, high, self.to, threads=threads)
-        else:
-            least, greatest = float(volume.array.min()), float(volume.array.max())
-            factor = (self.to[1] - self.to[0]) / (high - low)
-            to = (self.to[0] + (least - low) * factor, self.to[0] + (greatest - low) * factor)
-            array = intensity.window(volume.array, least, greatest, to, threads=threads)
-        return volume.with_array(np.rint(array) if self.integer else array, unit="1")
+        array = intensity.stretched(volume.array, low, high, self.to, clip=self.clip, threads=threads)
+        return Applied(
+            volume=volume.with_array(np.rint(array) if self.integer else array, unit="1"),
+            found={"low": low, "high": high},
+        )
 
     def general_reason(self) -> str:
         """Extreme voxels should not set the scale."""
         return "A few extreme voxels must not set the scale of all the others."
 
 
+class Nyul(Step):
+    """Move the landmarks of the foreground onto a standard scale that was learned from a cohort."""
+
+    step: Literal["nyul"] = "nyul"
+    percentiles: tuple[float, ...] = nyul.LANDMARKS
+    values: tuple[float, ...]
+    """Intensity of each percentile on the standard scale."""
+    region: Region = "above_mean"
+
+    def apply(self, volume: Volume, threads: int) -> Applied:
+        """Match."""
+        scale = nyul.StandardScale(percentiles=self.percentiles, values=self.values)
+        inside = intensity.region(volume.array, self.region)
+        array = nyul.matched(volume.array, scale, inside, threads=threads)
+        return Applied(volume=volume.with_array(array, unit="1"))
+
+    def general_reason(self) -> str:
+        """MR intensities have no unit."""
+        return "The same tissue must have the same intensity on every scanner."
+
+
+class Suv(Step):
+    """Standardised uptake value by body weight, from activity, counts (Philips) or as stored."""
+
+    step: Literal["suv"] = "suv"
+
+    def apply(self, volume: Volume, threads: int) -> Applied:
+        """Multiply by the factor of the series."""
+        found = suv.uptake(volume.source.acquisition)
+        return Applied(volume=suv.suv(volume), found={"factor": found.factor, "basis": found.basis})
+
+    def general_reason(self) -> str:
+        """Activity depends on dose, weight and time."""
+        return "Uptake is comparable only after dose, decay and body weight are taken out."
+
+
 AnyStep = Annotated[
-    Resample | Conform | Reorient | Window | Clip | ZScore | MinMax | Percentile,
+    Resample | Conform | Reorient | Window | Clip | ZScore | MinMax | Percentile | Nyul | Suv,
     Field(discriminator="step"),
 ]

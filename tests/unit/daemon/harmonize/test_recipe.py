@@ -25,6 +25,11 @@ def chest() -> Volume:
     return Volume(array=array, affine=grid.affine, unit="[hnsf'U]")
 
 
+def second_sd(volume: Volume) -> float:
+    """Standard deviation after the first two steps."""
+    return float(Recipe.from_steps(STEPS[:2]).apply(volume).volume.array.std(dtype=float))
+
+
 def test_digest_depends_on_the_parameters_and_on_nothing_else() -> None:
     digest = Recipe.from_steps(STEPS).digest
     spelled_out = [
@@ -60,6 +65,7 @@ def test_record_tells_before_after_and_why() -> None:
     assert (second.before.unit, second.after.unit) == ("[hnsf'U]", "1")
     assert second.parameters == {"low": -1000.0, "high": 400.0, "to": [0.0, 1.0]}
     assert third.step == "zscore"
+    assert third.found["sd"] == pytest.approx(second_sd(chest()), rel=1e-5)
     assert json.loads(json.dumps([line.as_json() for line in result.record]))[0]["step"] == "resample"
     assert result.recipe_digest == Recipe.from_steps(STEPS).digest
     assert result.volume.array.std() == pytest.approx(1, abs=1e-5)
@@ -93,6 +99,8 @@ def test_every_step_changes_something() -> None:
         {"step": "minmax"},
         {"step": "percentile", "low": 0, "high": 99.9, "to": [0, 255], "integer": True},
         {"step": "percentile", "low": 2, "high": 98, "region": "above_mean"},
+        {"step": "percentile", "low": 2, "high": 98, "clip": False},
+        {"step": "nyul", "percentiles": [10, 90], "values": [0, 1]},
     ):
         after = Recipe.from_steps([step]).apply(volume).volume
         assert after.array.shape != volume.array.shape or not np.array_equal(after.array, volume.array), step
