@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from voxtrial.validation.bootstrap import stream
 from voxtrial.validation.rank_kernels import bootstrap_areas, counts_below
 from voxtrial.validation.registry import Undefined, Values, statistic
 from voxtrial.validation.scored_cases import scored_cases
@@ -65,7 +66,8 @@ def bootstrap_auc(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[str]
         raise StatisticError(f"The number of resamples is {resamples}; it must be at least 1.")
     seed = int(inputs.get("seed", DEFAULT_SEED))
     stratified = bool(inputs.get("stratified", True))
-    areas = resampled_areas(positive, negative, resamples, np.random.default_rng(seed), stratified=stratified)
+    generator = stream(seed, "bootstrap_auc", str(inputs.get("score", "score")))
+    areas = resampled_areas(positive, negative, resamples, generator, stratified=stratified)
     notes = [
         *cases.notes,
         f"{resamples} resamples, seed {seed}, {'by class' if stratified else 'over all cases'}",

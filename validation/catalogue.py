@@ -169,6 +169,9 @@ CATALOGUE: Mapping[str, Mapping[str, str]] = {
     "tabular": {
         "nested_cross_validation": "Nested cross-validation of ridge and lasso models, with a leak test",
     },
+    "pathways": {
+        "pathway_scores": "Pathway scores of gene expression: mean z or single-sample enrichment",
+    },
     "attribution": {
         "shapley_linear": "Exact Shapley values of a linear model, interventional and conditional",
     },

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+from voxtrial.validation.bootstrap import stream
 from voxtrial.validation.proportions import normal_quantile
 from voxtrial.validation.registry import Undefined, Values, statistic
 from voxtrial.validation.tables import (
@@ -158,10 +159,10 @@ def cost_effectiveness_plane(tables: Tables, inputs: Inputs) -> tuple[Values, Se
     arms = read_arms(tables, inputs)
     resamples, seed = int(inputs.get("resamples", DEFAULT_RESAMPLES)), int(inputs.get("seed", DEFAULT_SEED))
     price = vector(parameter(inputs, "lambda"), "lambda")
-    streams = [np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(2)]
+    streams = [stream(seed, "cost_effectiveness_plane", arm) for arm in ("comparator", "intervention")]
     means = []
-    for arm, stream in zip((arms.comparator, arms.intervention), streams, strict=True):
-        weight = stream.multinomial(len(arm), np.full(len(arm), 1 / len(arm)), size=resamples)
+    for arm, generator in zip((arms.comparator, arms.intervention), streams, strict=True):
+        weight = generator.multinomial(len(arm), np.full(len(arm), 1 / len(arm)), size=resamples)
         means.append(weight @ arm / len(arm))
     cost, effect = (means[1] - means[0]).T
     inside = (
@@ -210,7 +211,7 @@ def frontier(cost: Floats, effect: Floats) -> tuple[list[int], int, int]:
     values=("frontier_indices_0based", "icers", "n_dominated", "n_extended_dominated"),
 )
 def cost_effectiveness_frontier(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[str]]:
-    """Order strategies (``strategy``, ``cost``, ``qaly``) and give the ICER of each step along the frontier."""
+    """Order strategies (``strategy``, ``cost``, ``qaly``) and give the ICER of each step of the frontier."""
     names = [parameter(inputs, name) for name in ("strategy", "cost", "qaly")]
     rows = complete(tables, "wide", names)
     if rows.frame.empty:
