@@ -1,4 +1,4 @@
-"""Boxes of indices about a region, on its own grid or on another one with parallel axes."""
+"""Boxes of indices about a region, on its own grid or on another one."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ def extent(mask: NDArray[np.bool_]) -> tuple[Index, Index]:
 
 
 def carried_over(first: Index, last: Index, grid: Grid, to_grid: Grid) -> tuple[Index, Index]:
-    """Return the indices on ``to_grid`` that enclose ``first`` to ``last`` of ``grid``."""
-    corners = to_grid.index(grid.world(np.stack([first, last])))
+    """Return the indices on ``to_grid`` that enclose the box from ``first`` to ``last`` of ``grid``."""
+    ends = np.stack([first, last])
+    corners = np.array([[ends[i, 0], ends[j, 1], ends[k, 2]] for i, j, k in np.ndindex(2, 2, 2)])
+    corners = to_grid.index(grid.world(corners))
     return np.floor(corners.min(axis=0)), np.ceil(corners.max(axis=0))
 
 

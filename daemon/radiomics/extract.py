@@ -23,7 +23,7 @@ from voxtrial.daemon.radiomics import (
 )
 from voxtrial.daemon.radiomics.aggregation import Values
 from voxtrial.daemon.radiomics.configuration import Configuration
-from voxtrial.daemon.radiomics.region import Region, prepare
+from voxtrial.daemon.radiomics.region import Placement, Region, prepare
 from voxtrial.daemon.volume import Mask, Volume
 
 Aggregated = Iterable[tuple[str, Values]]
@@ -91,6 +91,7 @@ def extract(
     configuration: Configuration,
     *,
     families: Sequence[str] = (),
+    placement: Placement | None = None,
     report_progress: Callable[[str], None] = lambda _: None,
 ) -> Features:
     """Return the features of ``mask`` in ``volume``.
@@ -101,6 +102,8 @@ def extract(
         On the same grid.
     families
         Names out of `FAMILIES`; all when empty.
+    placement
+        Moves the grid of interpolation; see `voxtrial.daemon.radiomics.stability`.
     report_progress
         Called with the name of each family when it is done.
 
@@ -117,7 +120,7 @@ def extract(
     ----------
     Zwanenburg et al. 2020, doi:10.1148/radiol.2020191145.
     """
-    region = prepare(volume, mask, configuration)
+    region = prepare(volume, mask, configuration, placement)
     rows = []
     for family, count in FAMILIES.items():
         if families and family not in families:

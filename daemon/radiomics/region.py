@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from voxtrial.daemon.errors import Refused
 from voxtrial.daemon.harmonize.resample import array_to_grid, isotropic_grid, mask_to_grid
 from voxtrial.daemon.radiomics.configuration import Configuration, Interpolation
-from voxtrial.daemon.radiomics.crop import box, carried_over, cropped, extent
+from voxtrial.daemon.radiomics.crop import Index, box, carried_over, cropped, extent
 from voxtrial.daemon.radiomics.discretise import fixed_bin_number, fixed_bin_size, lower_end
 from voxtrial.daemon.radiomics.local_intensity import SPHERE_RADIUS_MM
 from voxtrial.daemon.radiomics.resegment import resegment
@@ -24,6 +24,38 @@ MAXIMUM_LEVELS = 1024
 SUPPORT = 24
 """Source voxels about the region that are interpolated from. What a cubic B-spline sees further away weighs
 less than 0.268 ** 24 = 2e-14."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """Where the voxels of a region fall on the patient, other than configured: for tests of stability.
+
+    Parameters
+    ----------
+    shift_voxels
+        Shift of the grid along (z, y, x), in its voxels.
+    rotation_degrees
+        Turn of the grid in the plane of the slices about the middle of the region, from y towards x.
+    """
+
+    shift_voxels: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    rotation_degrees: float = 0.0
+
+    def __bool__(self) -> bool:
+        """Whether the grid moves at all."""
+        return bool(any(self.shift_voxels) or self.rotation_degrees)
+
+    def moved(self, grid: Grid, centre: Index) -> Grid:
+        """Return ``grid`` turned about its (fractional) index ``centre`` and shifted."""
+        angle = np.radians(self.rotation_degrees)
+        cosine, sine = np.cos(angle), np.sin(angle)
+        unit = grid.affine[:3, :3] / np.array(grid.spacing_mm)
+        turn = unit @ np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]]) @ unit.T
+        affine = grid.affine.copy()
+        affine[:3, :3] = turn @ affine[:3, :3] if self.rotation_degrees else affine[:3, :3]
+        start = centre - np.array(self.shift_voxels)
+        affine[:3, 3] = grid.world(centre) - affine[:3, :3] @ start
+        return Grid(shape=grid.shape, affine=affine)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,8 +114,15 @@ class Region:
         return np.asarray(self.intensity.sum(axis=(1, 2)), float)
 
 
-def prepare(volume: Volume, mask: Mask, configuration: Configuration) -> Region:
+def prepare(
+    volume: Volume, mask: Mask, configuration: Configuration, placement: Placement | None = None
+) -> Region:
     """Return the region of ``mask`` in ``volume`` as ``configuration`` asks for it.
+
+    Parameters
+    ----------
+    placement
+        Moves the grid that is interpolated on, in the same single interpolation.
 
     Raises
     ------
@@ -101,7 +140,7 @@ def prepare(volume: Volume, mask: Mask, configuration: Configuration) -> Region:
     _check_right_angles(volume.grid)
     if not mask.array.any():
         raise Refused("The mask is empty; features need at least one voxel.", rule="empty_mask")
-    image, morphology, grid = _on_grid(volume, mask, configuration.interpolation)
+    image, morphology, grid = _on_grid(volume, mask, configuration.interpolation, placement or Placement())
     if not np.isfinite(image[morphology]).all():
         raise Refused("An intensity in the region is not a finite number.", rule="not_finite")
     rules = configuration.resegmentation
@@ -121,19 +160,22 @@ def prepare(volume: Volume, mask: Mask, configuration: Configuration) -> Region:
 
 
 def _on_grid(
-    volume: Volume, mask: Mask, settings: Interpolation
+    volume: Volume, mask: Mask, settings: Interpolation, placement: Placement
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], Grid]:
     """Return image, mask and grid, interpolated and cropped to the region with its margin."""
     first, last = extent(mask.array)
+    interpolates = settings.spacing_mm is not None or bool(placement)
     whole = volume.grid
-    if settings.spacing_mm is not None:
-        whole = isotropic_grid(volume.grid, settings.spacing_mm)
+    if interpolates:
+        whole = isotropic_grid(volume.grid, settings.spacing_mm or 0)
+        middle = whole.index(volume.grid.world((first + last) / 2))
+        whole = placement.moved(whole, middle) if placement else whole
         # Linear interpolation spreads the mask by less than one of its voxels.
         first, last = carried_over(first - 1, last + 1, volume.grid, whole)
     margin = np.floor(SPHERE_RADIUS_MM / np.array(whole.spacing_mm)) + 1
     near = box(first, last, margin, whole.shape)
     grid = cropped(whole, near)
-    if settings.spacing_mm is None:
+    if not interpolates:
         image, inside = volume.array[near].astype(float), mask.array[near]
     else:
         last_index = np.array(grid.shape, float) - 1
@@ -146,7 +188,7 @@ def _on_grid(
         intensities = volume.array[source].astype(float)
         image = array_to_grid(intensities, source_grid, grid, interpolator=settings.method)
     if not inside.any():
-        message = f"The mask is empty after interpolation to {settings.spacing_mm} mm."
+        message = f"The mask is empty after interpolation to {grid.spacing_mm} mm."
         raise Refused(message, rule="empty_mask")
     return np.round(image) if settings.round_intensities else image, inside, grid
 

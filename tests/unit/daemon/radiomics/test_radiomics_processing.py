@@ -106,7 +106,7 @@ def test_the_digest_is_of_the_settings_and_not_of_the_name() -> None:
 
 
 def test_a_far_away_border_of_the_image_does_not_change_a_spline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Only the surroundings of the region are interpolated from; the whole image gives the same intensities."""
+    """Only the surroundings are interpolated from; the whole image gives the same intensities."""
     rng = np.random.default_rng(2)
     array = rng.normal(0, 300, (40, 70, 90))
     inside = np.zeros(array.shape, bool)
