@@ -11,7 +11,7 @@ import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib import resources
 from importlib.metadata import version
 from pathlib import Path
@@ -120,8 +120,9 @@ class Certificate:
         )
 
     def as_json(self) -> str:
-        """Return the certificate as JSON with one row a line."""
-        rows = ",\n".join(json.dumps(list(asdict(row).values()), allow_nan=False) for row in self.rows)
+        """Return the certificate as JSON with one row a line; values to ten digits."""
+        rounded = (replace(row, value=_ten_digits(row.value)) for row in self.rows)
+        rows = ",\n".join(json.dumps(list(asdict(row).values()), ensure_ascii=False) for row in rounded)
         columns = json.dumps(list(Comparison.__dataclass_fields__))
         return (
             f'{{"software": {json.dumps(self.software)},\n"source": {json.dumps(self.source)},\n'
@@ -188,6 +189,10 @@ def shipped() -> Certificate:
     content = json.loads(text)
     rows = tuple(Comparison(**dict(zip(content["columns"], row, strict=True))) for row in content["rows"])
     return Certificate(software=content["software"], source=content["source"], rows=rows)
+
+
+def _ten_digits(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else float(f"{value:.10g}")
 
 
 def _compared(features: Features, references: Iterable[Reference]) -> list[Comparison]:
