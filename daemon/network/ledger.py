@@ -11,8 +11,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
+from typing import Any
 
-from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy import Connection, Engine, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -159,8 +160,50 @@ class Ledger:
             )
 
 
+# Statements of every instance are built once: building them costs more than running them.
+
+_TOUCH = (
+    update(StudyVersion)
+    .where(
+        StudyVersion.study_instance_uid == bindparam("study"),
+        StudyVersion.state == StudyState.RECEIVING.value,
+    )
+    .values(last_instance_at=bindparam("at"))
+    .returning(StudyVersion.id)
+)
+
+_INSTANCE_COLUMNS = (
+    "sop_instance_uid",
+    "sop_class_uid",
+    "study_instance_uid",
+    "series_instance_uid",
+    "study_version_id",
+    "modality",
+    "transfer_syntax_uid",
+    "path",
+    "size",
+    "sha256",
+    "calling_ae",
+    "received_at",
+)
+
+
+def _insert_instance(insert: Any) -> Any:
+    return (
+        insert(Instance.__table__)
+        .values({name: bindparam(name) for name in _INSTANCE_COLUMNS})
+        .on_conflict_do_nothing(index_elements=["sop_instance_uid"])
+        .returning(Instance.__table__.c.id)
+    )
+
+
+_INSERT_INSTANCE = {
+    "sqlite": _insert_instance(sqlite.insert),
+    "postgresql": _insert_instance(postgresql.insert),
+}
+
+
 def _record(connection: Connection, stored: Stored) -> Outcome:
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     identity = stored.identity
     if _is_own_result(connection, identity.sop_instance_uid):
         return Outcome.OWN_RESULT
@@ -170,26 +213,21 @@ def _record(connection: Connection, stored: Stored) -> Outcome:
         if known is not None:
             return known
         version = _open_version(connection, stored)
-    row = connection.execute(
-        insert(Instance)
-        .on_conflict_do_nothing(index_elements=[Instance.sop_instance_uid])
-        .returning(Instance.id),
-        {
-            "sop_instance_uid": identity.sop_instance_uid,
-            "sop_class_uid": identity.sop_class_uid,
-            "study_instance_uid": identity.study_instance_uid,
-            "series_instance_uid": identity.series_instance_uid,
-            "study_version_id": version,
-            "modality": identity.modality,
-            "transfer_syntax_uid": stored.transfer_syntax_uid,
-            "path": stored.path,
-            "size": stored.size,
-            "sha256": stored.sha256,
-            "calling_ae": stored.origin.calling_ae,
-            "received_at": stored.received_at,
-        },
-    ).first()
-    if row is not None:
+    values = {
+        "sop_instance_uid": identity.sop_instance_uid,
+        "sop_class_uid": identity.sop_class_uid,
+        "study_instance_uid": identity.study_instance_uid,
+        "series_instance_uid": identity.series_instance_uid,
+        "study_version_id": version,
+        "modality": identity.modality,
+        "transfer_syntax_uid": stored.transfer_syntax_uid,
+        "path": stored.path,
+        "size": stored.size,
+        "sha256": stored.sha256,
+        "calling_ae": stored.origin.calling_ae,
+        "received_at": stored.received_at,
+    }
+    if connection.execute(_INSERT_INSTANCE[connection.dialect.name], values).first() is not None:
         return Outcome.NEW
     known = _known(connection, stored)
     assert known is not None  # the insert met it
@@ -206,15 +244,8 @@ def _is_own_result(connection: Connection, sop_instance_uid: str) -> bool:
 
 def _touch(connection: Connection, stored: Stored) -> int | None:
     """Restart the quiet period of the open version; return its id, None when there is none."""
-    return connection.execute(
-        update(StudyVersion)
-        .where(
-            StudyVersion.study_instance_uid == stored.identity.study_instance_uid,
-            StudyVersion.state == StudyState.RECEIVING.value,
-        )
-        .values(last_instance_at=stored.received_at)
-        .returning(StudyVersion.id)
-    ).scalar()
+    values = {"study": stored.identity.study_instance_uid, "at": stored.received_at}
+    return connection.execute(_TOUCH, values).scalar()
 
 
 def _known(connection: Connection, stored: Stored) -> Outcome | None:
