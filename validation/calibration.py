@@ -23,7 +23,7 @@ SMOOTHER_SPAN = 0.75
 
 
 def hosmer_lemeshow(outcome: Floats, probability: Floats, groups: int) -> tuple[float, int]:
-    """Return the chi-square over quantile groups and its degrees of freedom, groups - 2.
+    """Return the chi-square over quantile groups and the number of groups that it was summed over.
 
     Groups are cut at the type 7 quantiles; equal cuts are merged, the lowest value is in the first group.
 
@@ -38,7 +38,7 @@ def hosmer_lemeshow(outcome: Floats, probability: Floats, groups: int) -> tuple[
     expected = np.bincount(index, weights=probability, minlength=found)
     size = np.bincount(index, minlength=found)
     absent = (size - observed - (size - expected)) ** 2 / (size - expected)
-    return float(np.sum((observed - expected) ** 2 / expected + absent)), groups - 2
+    return float(np.sum((observed - expected) ** 2 / expected + absent)), found
 
 
 def equal_width_errors(outcome: Floats, probability: Floats, bins: int) -> tuple[float, float]:
@@ -181,8 +181,13 @@ def calibration(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[str]]:
         if doubt > 0
         else Undefined("every prediction is 0, 1/2 or 1: the statistic has no variance")
     )
-    chi2, df = hosmer_lemeshow(outcome, p, groups)
+    chi2, kept = hosmer_lemeshow(outcome, p, groups)
+    df = groups - 2
     lack = Undefined("a group expects no event, or nothing but events")
+    if kept < 3:
+        chi2, lack = np.nan, Undefined(f"tied predictions leave {kept} group(s)")
+    elif kept < groups:
+        notes.append(f"Hosmer-Lemeshow: tied predictions leave {kept} of {groups} groups; df stays {df}")
     values |= {
         "hosmer_lemeshow_chi2": chi2 if np.isfinite(chi2) else lack,
         "hosmer_lemeshow_df": df,
@@ -200,7 +205,7 @@ def calibration(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[str]]:
     if (certain & (outcome != p)).any():
         values["log_loss"] = Undefined("a prediction of 0 or 1 is wrong: the log-likelihood is infinite")
     else:
-        values["log_loss"] = float(-np.mean(special.xlogy(outcome, p) + special.xlogy(1 - outcome, 1 - p)))
+        values["log_loss"] = float(np.mean(-special.xlogy(outcome, p) - special.xlogy(1 - outcome, 1 - p)))
     if events in (0, n):
         reason = Undefined("there is one class only")
         return values | dict.fromkeys((*regression, "c_statistic", "brier_scaled"), reason), notes

@@ -86,7 +86,7 @@ def clustered_auc(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[str]
     if np.isnan(found.variance):
         reason = Undefined("a class lies in one cluster: the spread between clusters is unknown")
         return values | dict.fromkeys(("variance", "se", "ci_low", "ci_high"), reason), cases.notes
-    if found.variance <= 0:
+    if found.variance <= 1e-20:
         return values | dict.fromkeys(("se", "ci_low", "ci_high"), Undefined(NO_SPREAD)), cases.notes
     se = float(np.sqrt(found.variance))
     low, high = normal_interval(found.auc, se, confidence(inputs))
@@ -153,7 +153,7 @@ def clustered_proportion(tables: Tables, inputs: Inputs) -> tuple[Values, Sequen
     keys = SPREAD_NAMES
     if found.n_clusters < 2:
         return values | dict.fromkeys(keys, Undefined(ONE_CLUSTER)), rows.notes
-    if not found.variance > 0:
+    if not found.variance > 1e-20:
         reason = Undefined("every cluster has the same proportion: the variance of 0 is not certainty")
         return values | {"variance_ratio_estimator": 0.0} | dict.fromkeys(keys[1:], reason), rows.notes
     level = confidence(inputs)

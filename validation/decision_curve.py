@@ -95,7 +95,7 @@ def decision_curve(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[str
         values[f"net_benefit_{name}"] = benefit
         for end, sign in (("low", -1), ("high", 1)):
             values[f"net_benefit_{name}_ci_{end}"] = [
-                b + sign * z * s if s > 0 else lack for b, s in zip(benefit, spread, strict=True)
+                b + sign * z * s if s > 1e-12 else lack for b, s in zip(benefit, spread, strict=True)
             ]
         values[f"net_reduction_per_100_{name}"] = [
             100 * (b - a) / o if o > 0 else Undefined("at a threshold of 0 nobody is spared")

@@ -184,8 +184,8 @@ def cost_effectiveness_plane(tables: Tables, inputs: Inputs) -> tuple[Values, Se
 def frontier(cost: Floats, effect: Floats) -> tuple[list[int], int, int]:
     """Return the strategies on the efficient frontier by rising effect, and how many are dominated.
 
-    The second number counts strategies that another beats outright (no dearer and no worse, one of them
-    strictly), the third those beaten by a mix of two.
+    The second number counts strategies that another beats outright (no dearer and no worse; of equal ones the
+    first stays), the third those beaten by a mix of two.
     """
     order = np.lexsort((-effect, cost))
     best = -np.inf

@@ -155,6 +155,8 @@ def _cohorts(tables: Tables, inputs: Inputs, cohort: str) -> tuple[list[str], Fl
         rows = complete(tables, "wide", [cohort, *columns])
         if rows.frame.empty:
             raise Undefined("there is no cohort")
+        if rows.frame[cohort].duplicated().any():
+            raise StatisticError(f"The column {cohort!r} names a cohort twice; give one row each.")
         found = rows.matrix(columns)
         return [str(name) for name in rows.labels(cohort)], found[:, 0], found[:, 1], rows.notes
     cases = scored_cases(tables, inputs, ["score"], also=[cohort])

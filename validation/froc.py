@@ -207,7 +207,7 @@ def froc_jafroc(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[str]]:
         for end, sign in (("low", -1), ("high", 1)):
             values[f"fom_{figure}_ci_{end}"] = [
                 m + sign * z * s
-                if s > 0
+                if s > 1e-12
                 else Undefined("the jackknife variance is 0, which is not certainty")
                 for m, s in zip(found, se, strict=True)
             ]

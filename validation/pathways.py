@@ -43,7 +43,7 @@ def mean_z(expression: Floats, mean: Floats, deviation: Floats) -> Floats:
     mean, deviation
         (k,) from the training patients, never from the test ones; a gene without spread there is left out.
     """
-    varies = deviation > 0
+    varies = deviation > 1e-12 * (1 + np.abs(mean))
     if not varies.any():
         return np.full(len(expression), np.nan)
     return np.asarray(((expression[:, varies] - mean[varies]) / deviation[varies]).mean(axis=1))

@@ -23,6 +23,9 @@ from voxtrial.validation.tables import (
 
 Flags = NDArray[np.bool_]
 
+LARGEST_COUNT = 100_000_000
+"""Cases that a table of counts may stand for: each becomes a row."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class ScoredCases:
@@ -108,8 +111,8 @@ def scored_cases(
     rows = complete(tables, role, [truth, *names, *also, *weights])
     if weights:
         count = rows.numbers(weights[0])
-        if (count < 0).any() or (count != np.round(count)).any():
-            raise StatisticError(f"The column {weights[0]!r} must hold whole numbers of cases.")
+        if (count < 0).any() or (count != np.round(count)).any() or count.sum() > LARGEST_COUNT:
+            raise StatisticError(f"The column {weights[0]!r} must hold whole numbers of cases, not too many.")
         rows = Complete(
             frame=rows.frame.loc[rows.frame.index.repeat(count.astype(int))].reset_index(drop=True),
             notes=rows.notes,

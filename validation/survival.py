@@ -295,7 +295,8 @@ def kaplan_meier(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[str]]
     if tau > curve.longest and not (curve.survival.size and curve.survival[-1] == 0):
         values |= dict.fromkeys(("rmst", "rmst_se"), Undefined(f"tau = {tau:g}: {BEYOND}"))
     else:
-        values["rmst"], values["rmst_se"] = restricted_mean(curve, tau)
+        values["rmst"], se = restricted_mean(curve, tau)
+        values["rmst_se"] = se if se > 0 else Undefined("no event before tau, or all at once: no spread")
     if group:
         labels, index = np.unique(data.frame[group].to_numpy(), return_inverse=True)
         values |= compared_groups(data, labels, index)

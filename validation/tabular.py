@@ -252,7 +252,7 @@ def permuted(outcome: Outcome, generator: np.random.Generator) -> Outcome:
 def nested_cross_validation(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[str]]:
     """Estimate AUC (``truth``) or C (``time``, ``event``) of a ridge or lasso model out of fold.
 
-    ``features`` lists columns, or ``blocks`` maps names to columns (``fusion`` early or late). ``model`` ridge
+    ``features`` lists columns, or ``blocks`` maps names to columns (``fusion`` early, late). ``model`` ridge
     or lasso, ``screen`` features kept, ``outer`` and ``inner`` folds (5), ``group`` column of patients that
     stay together, ``seed``. With ``permutations`` the leak test is run on as many permuted outcomes: nested
     performance must be near one half; the un-nested one shows what screening before splitting claims.

@@ -22,14 +22,20 @@ def _interval(estimate: float, se: float, degrees: float, level: float) -> tuple
 
 
 def _difference(with_device: Floats, without: Floats, paired: bool) -> tuple[float, float, float]:
-    """Return mean difference (without - with), standard error and degrees of freedom (Welch if unpaired)."""
+    """Return mean difference (without - with), standard error and degrees of freedom (Welch if unpaired).
+
+    A standard error within rounding of 0 is 0.
+    """
+    rounding = 1e-12 * max(float(np.abs(without).max()), float(np.abs(with_device).max()))
     estimate = float(without.mean() - with_device.mean())
     if paired:
-        return estimate, float((without - with_device).std(ddof=1) / np.sqrt(without.size)), without.size - 1
+        se = float((without - with_device).std(ddof=1) / np.sqrt(without.size))
+        return estimate, se if se > rounding else 0.0, without.size - 1
     parts = [group.var(ddof=1) / group.size for group in (without, with_device)]
     se2 = sum(parts)
     spread = sum(v**2 / (g.size - 1) for v, g in zip(parts, (without, with_device), strict=True))
-    return estimate, float(np.sqrt(se2)), se2**2 / spread if spread > 0 else np.nan
+    se = float(np.sqrt(se2))
+    return (estimate, se, se2**2 / spread) if se > rounding else (estimate, 0.0, np.nan)
 
 
 @statistic("time_saved", values=VALUES)
