@@ -208,6 +208,9 @@ def _cube(tables: Tables, inputs: Inputs, features: Sequence[str]) -> tuple[Floa
     frame = columns(tables, "long", [subject, rater, *features])
     if frame.duplicated([subject, rater]).any():
         raise StatisticError("A rater has rated the same subject twice; the form needs one rating of each.")
+    frame = frame.dropna(subset=[subject, rater])
+    if frame.empty:
+        raise Undefined("no subject was rated")
     cube = frame.pivot(index=subject, columns=rater, values=list(features))
     rows = complete({"long": cube}, "long", list(cube.columns))
     ratings = rows.frame.to_numpy(dtype=float).reshape(len(rows.frame), len(features), -1)

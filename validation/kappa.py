@@ -71,6 +71,8 @@ def _cross_table(tables: Tables, inputs: Inputs) -> tuple[Floats, tuple[str, ...
     names = [first, second, str(inputs["count"])] if counted else [first, second]
     rows: Complete = complete(tables, "counts" if counted else "wide", names)
     a, b = rows.labels(first), rows.labels(second)
+    if not a.size:
+        raise Undefined("no case was rated by both raters")
     levels = inputs.get("levels") or np.unique(np.concatenate([a, b])).tolist()
     weights = rows.numbers(str(inputs["count"])) if counted else np.ones(a.size)
     if (weights < 0).any():
