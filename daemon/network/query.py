@@ -117,6 +117,25 @@ def retrieve(
     into
         Where the objects go: ``into_store`` or ``into_folder``.
     """
+    return retrieve_all([keys], peer, into, ae_title=ae_title, level=level)
+
+
+def retrieve_all(
+    requests: Iterable[Mapping[str, str | Sequence[str]]],
+    peer: Peer,
+    into: Receiver,
+    *,
+    ae_title: str = "VOXTRIAL",
+    level: str = "",
+    sop_classes: Sequence[str] = contexts.STORAGE_CLASSES,
+) -> Retrieved:
+    """Fetch several sets of keys on one association; see ``retrieve``.
+
+    Parameters
+    ----------
+    sop_classes
+        What may come: negotiating every storage class costs more than a small object.
+    """
     received: list[int] = []
 
     def on_store(event: evt.Event) -> int:
@@ -132,23 +151,25 @@ def retrieve(
         received.append(status)
         return status
 
-    storage = [(sop_class, contexts.TRANSFER_SYNTAXES) for sop_class in contexts.STORAGE_CLASSES]
+    storage = [(sop_class, contexts.TRANSFER_SYNTAXES) for sop_class in sop_classes]
     with associate(
         peer,
         [(contexts.STUDY_GET, PLAIN), *storage],
         ae_title=ae_title,
         handlers=[(evt.EVT_C_STORE, on_store)],
-        scp_roles=contexts.STORAGE_CLASSES,
+        scp_roles=sop_classes,
     ) as association:
         _require_context(association, peer, "C-GET", contexts.STUDY_GET)
-        answers = association.send_c_get(_identifier(keys, level), contexts.STUDY_GET)
-        result = _counted(answers, peer, "C-GET")
+        results = [
+            _counted(association.send_c_get(_identifier(keys, level), contexts.STUDY_GET), peer, "C-GET")
+            for keys in requests
+        ]
     refused = sum(status != StoreStatus.SUCCESS for status in received)
     return Retrieved(
         completed=len(received) - refused,
-        failed=max(result.failed, refused),
-        warning=result.warning,
-        status=result.status,
+        failed=max(sum(r.failed for r in results), refused),
+        warning=sum(r.warning for r in results),
+        status=next((r.status for r in results if r.status), 0),
     )
 
 

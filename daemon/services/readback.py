@@ -73,9 +73,13 @@ def read_back(
     try:
         with tempfile.TemporaryDirectory(prefix="voxtrial-readback-") as name:
             folder = Path(name)
-            for study, series_of in _by_study(objects).items():
-                for keys in query.by_instance(study, series_of):
-                    query.retrieve(keys, peer, query.into_folder(folder), ae_title=ae_title)
+            query.retrieve_all(
+                [keys for study, of in _by_study(objects).items() for keys in query.by_instance(study, of)],
+                peer,
+                query.into_folder(folder),
+                ae_title=ae_title,
+                sop_classes=sorted({o.sop_class_uid for o in objects}),
+            )
             return {o.sop_instance_uid: _compared(data / o.path, folder, o) for o in objects}
     except Fatal:
         return _listed(objects, peer, ae_title)

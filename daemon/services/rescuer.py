@@ -36,6 +36,7 @@ def retry_policy(compute: Compute) -> RetryPolicy:
     """Return how the configuration wants failed jobs to be tried again."""
     return replace(
         queue.JOBS,
+        first_delay=timedelta(seconds=compute.retry_seconds),
         maximum_attempts=compute.maximum_attempts,
         maximum_age=timedelta(hours=compute.maximum_age_hours),
     )
