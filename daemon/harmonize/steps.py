@@ -13,7 +13,8 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
-from voxtrial.daemon.harmonize import intensity, nyul, resample, suv
+from voxtrial.daemon.errors import Refused
+from voxtrial.daemon.harmonize import bias, intensity, nyul, psf, resample, suv, tilt
 from voxtrial.daemon.harmonize.bands import Interpolator
 from voxtrial.daemon.volume import Volume
 
@@ -268,7 +269,97 @@ class Suv(Step):
         return "Uptake is comparable only after dose, decay and body weight are taken out."
 
 
+class N4(Step):
+    """Remove the slow shading of MR coils."""
+
+    step: Literal["n4"] = "n4"
+    region: Region = "otsu"
+    shrink: Annotated[int, Field(ge=1)] = bias.SHRINK
+    iterations: tuple[int, ...] = bias.ITERATIONS
+    convergence: Annotated[float, Field(gt=0)] = 1e-3
+
+    def apply(self, volume: Volume, threads: int) -> Applied:
+        """Divide by the estimated field."""
+        result = bias.n4(
+            volume,
+            region=self.region,
+            shrink=self.shrink,
+            iterations=self.iterations,
+            convergence=self.convergence,
+            threads=threads,
+        )
+        low, high = float(result.field.min()), float(result.field.max())
+        return Applied(volume=volume.with_array(result.array), found={"field_low": low, "field_high": high})
+
+    def general_reason(self) -> str:
+        """Shading looks like contrast."""
+        return "The shading of the coil would be taken for a difference of tissue."
+
+
+class CommonPsf(Step):
+    """Blur to an edge spread that all sites reach."""
+
+    step: Literal["psf"] = "psf"
+    sigma_mm: Annotated[float, Field(gt=0)]
+    """Common edge spread."""
+    own_sigma_mm: dict[str, float] = Field(default_factory=dict)
+    """Edge spread by ConvolutionKernel, as measured once for the site; empty measures each study."""
+
+    def apply(self, volume: Volume, threads: int) -> Applied:
+        """Blur by what is missing."""
+        if self.own_sigma_mm:
+            kernel = str(volume.source.acquisition.get("ConvolutionKernel", ""))
+            if kernel not in self.own_sigma_mm:
+                known = ", ".join(self.own_sigma_mm)
+                raise Refused(
+                    f'The kernel "{kernel}" has no measured edge spread; known are {known}.',
+                    rule="unknown_kernel",
+                )
+            own = self.own_sigma_mm[kernel]
+        else:
+            own = psf.edge_spread(volume).sigma_mm
+        blur = psf.matching_blur_mm(own, self.sigma_mm)
+        return Applied(
+            volume=psf.blurred(volume, blur, threads=threads), found={"own_sigma_mm": own, "blur_mm": blur}
+        )
+
+    def general_reason(self) -> str:
+        """Kernels differ on equal grids."""
+        return "Equal grids do not make images equally sharp; the kernel would be taken for texture."
+
+
+class Straighten(Step):
+    """Correct the shear of a tilted gantry, slice by slice."""
+
+    step: Literal["straighten"] = "straighten"
+    fill: float | None = None
+    """Value beside the displaced slices; unset takes the least of the volume."""
+
+    def apply(self, volume: Volume, threads: int) -> Applied:
+        """Move every slice within its plane."""
+        tilted = tilt.tilt_degrees(volume.grid)
+        return Applied(
+            volume=tilt.straightened(volume, fill=self.fill, threads=threads), found={"tilt_degrees": tilted}
+        )
+
+    def general_reason(self) -> str:
+        """Models expect right angles."""
+        return "A sheared stack is not the box that the model's filters expect."
+
+
 AnyStep = Annotated[
-    Resample | Conform | Reorient | Window | Clip | ZScore | MinMax | Percentile | Nyul | Suv,
+    Resample
+    | Conform
+    | Reorient
+    | Straighten
+    | Window
+    | Clip
+    | ZScore
+    | MinMax
+    | Percentile
+    | Nyul
+    | Suv
+    | N4
+    | CommonPsf,
     Field(discriminator="step"),
 ]
