@@ -13,18 +13,20 @@ PS3.5 section 7.1 (data elements), PS3.10 section 7.1 (file meta information).
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import struct
 import warnings
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pydicom
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
-from pydicom.errors import InvalidDicomError
+from pydicom.errors import BytesLengthException, InvalidDicomError
 from pydicom.tag import Tag
 
 from voxtrial.daemon.errors import Refused
@@ -36,6 +38,7 @@ EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 WALKABLE = (IMPLICIT_LITTLE_ENDIAN, EXPLICIT_LITTLE_ENDIAN)
 
 PYDICOM_FAILURES = (
+    BytesLengthException,
     InvalidDicomError,
     AttributeError,
     EOFError,
@@ -347,8 +350,22 @@ def read_with_pydicom(path: Path) -> Header:
     )
 
 
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Keep pydicom's warnings to ourselves: the gate decides, not the parser."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+logging.getLogger("pydicom").setLevel(
+    logging.CRITICAL
+)  # its warnings quote values, which may name the patient
+
+
+@quietly()
 def read_data_set(path: Path, *, defer_size: int | None = None, stop_before_pixels: bool = False) -> Dataset:
-    """Return the pydicom data set of ``path``, without pydicom's warnings: the gate decides, not the parser.
+    """Return the pydicom data set of ``path``.
 
     Raises
     ------
@@ -356,13 +373,13 @@ def read_data_set(path: Path, *, defer_size: int | None = None, stop_before_pixe
         ``not_dicom`` if the file has neither file meta information nor a SOP Class UID.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            data_set = pydicom.dcmread(
-                path, force=True, defer_size=defer_size, stop_before_pixels=stop_before_pixels
-            )
-    except PYDICOM_FAILURES as error:
-        message = f"{path.name} cannot be read as DICOM: {type(error).__name__}: {error}"
+        data_set = pydicom.dcmread(
+            path, force=True, defer_size=defer_size, stop_before_pixels=stop_before_pixels
+        )
+    except (*PYDICOM_FAILURES, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the disk's word, not pydicom's
+            raise
+        message = f"{path.name} cannot be read as DICOM ({type(error).__name__})"
         raise Refused(message, rule="not_dicom") from error
     if (
         not len(data_set.file_meta) and "SOPClassUID" not in data_set

@@ -12,7 +12,6 @@ PS3.3 C.7.6.3 (image pixel), C.11.1 (modality LUT), C.8.9.1 (PET units), C.7.5.1
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,9 +19,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels.utils import pixel_array
 
-from voxtrial.daemon.dicom.elements import PYDICOM_FAILURES, read_data_set
+from voxtrial.daemon.dicom.decoding import decode
+from voxtrial.daemon.dicom.elements import read_data_set
 from voxtrial.daemon.dicom.geometry import check
 from voxtrial.daemon.dicom.plane import Plane
 from voxtrial.daemon.dicom.series import SeriesFiles, group
@@ -159,14 +158,7 @@ def _decode(plane: Plane, out: NDArray[Any], parsed: dict[Path, Dataset]) -> Non
     data_set = parsed.get(plane.path) or read_data_set(plane.path)
     if index is not None:
         parsed[plane.path] = data_set
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            decoded = pixel_array(data_set, index=index, raw=True)
-    except PYDICOM_FAILURES as error:
-        syntax = plane.header.transfer_syntax_uid or "no transfer syntax"
-        message = f"{plane.path.name} ({syntax}) cannot be decoded: {str(error).splitlines()[0]}"
-        raise Refused(message, rule="undecodable") from error
+    decoded = decode(data_set, plane.path, index=index)
     if decoded.shape != out.shape:
         message = f"{plane.path.name} decodes to {decoded.shape} pixels instead of {out.shape}"
         raise Refused(message, rule="undecodable")

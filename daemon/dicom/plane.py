@@ -8,9 +8,7 @@ frame type, echo, b value, quantity) becomes a value too.
 
 from __future__ import annotations
 
-import functools
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,10 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels.decoders.base import get_decoder
-from pydicom.uid import UID
 
-from voxtrial.daemon.dicom.elements import PYDICOM_FAILURES, Header, Value, read_data_set
+from voxtrial.daemon.dicom.decoding import can_decode
+from voxtrial.daemon.dicom.elements import PYDICOM_FAILURES, Header, Value, quietly, read_data_set
 from voxtrial.daemon.errors import Refused
 
 Vector = NDArray[np.float64]
@@ -176,7 +173,7 @@ def _refuse_without_geometry(plane: Plane) -> None:
 def _refuse_unreadable_pixels(header: Header, number_of_planes: int) -> None:
     plane = Plane(header=header, frame=None, values=header.values)
     if header.pixel_location is None:
-        if not _can_decode(header.transfer_syntax_uid):
+        if not can_decode(header.transfer_syntax_uid):
             syntax = header.transfer_syntax_uid or "unknown"
             message = f"{header.path.name}: no decoder for transfer syntax {syntax}"
             raise Refused(message, rule="unsupported_transfer_syntax")
@@ -188,26 +185,17 @@ def _refuse_unreadable_pixels(header: Header, number_of_planes: int) -> None:
         raise Refused(message, rule="truncated")
 
 
-@functools.cache
-def _can_decode(transfer_syntax_uid: str) -> bool:
-    try:
-        return bool(get_decoder(UID(transfer_syntax_uid)).is_available)
-    except NotImplementedError:
-        return False
-
-
 def _enhanced_planes(header: Header, number_of_frames: int) -> list[Plane]:
     """Flatten shared and per-frame functional groups into one set of values a frame."""
     name = header.path.name
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quietly():
         data_set = read_data_set(header.path, stop_before_pixels=True)
         try:
             shared = flattened(first_item(data_set, "SharedFunctionalGroupsSequence"))
             groups = list(data_set.get("PerFrameFunctionalGroupsSequence") or ())
             frames = [flattened(group) for group in groups]
         except PYDICOM_FAILURES as error:
-            message = f"{name}: functional groups cannot be read: {error}"
+            message = f"{name}: functional groups cannot be read ({type(error).__name__})"
             raise Refused(message, rule="malformed_header") from error
     if not frames:
         message = f"{name}: no position of the plane"

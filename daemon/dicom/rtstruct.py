@@ -6,6 +6,7 @@ consulted: real structure sets point at instances that the image series does not
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from voxtrial.daemon.dicom.contours import rasterise
-from voxtrial.daemon.dicom.elements import PYDICOM_FAILURES, read_data_set
+from voxtrial.daemon.dicom.elements import PYDICOM_FAILURES, quietly, read_data_set
 from voxtrial.daemon.errors import Refused
 from voxtrial.daemon.volume import Grid, Mask, Source, SourceInstance
 
@@ -27,6 +28,7 @@ SLICE_TOLERANCE = 0.2
 _CONTOUR_DATA = 0x30060050
 
 
+@quietly()
 def from_rtstruct(
     path: Path, grid: Grid, roi: str | int | None = None, *, frame_of_reference_uid: str = ""
 ) -> list[Mask]:
@@ -56,8 +58,10 @@ def from_rtstruct(
         raise Refused(f"{path.name} is no RT Structure Set", rule="not_rtstruct")
     try:
         regions = _regions(data_set)
+        contours = _contours(data_set)
     except PYDICOM_FAILURES as error:
-        raise Refused(f"{path.name}: structure set cannot be read: {error}", rule="not_rtstruct") from error
+        message = f"{path.name}: the structure set cannot be read ({type(error).__name__})"
+        raise Refused(message, rule="not_rtstruct") from error
     wanted = [(number, name) for number, name, _ in regions if roi is None or roi in {name, number}]
     if roi is not None and not wanted:
         names = ", ".join(name for _, name, _ in regions)
@@ -77,13 +81,12 @@ def from_rtstruct(
     frames = {number: frame for number, _, frame in regions}
     masks = []
     for number, name in wanted:
-        contours = _contours(data_set, number)
-        if not contours and roi is None:
+        if number not in contours and roi is None:
             continue
         if frame_of_reference_uid and frames[number] not in {"", frame_of_reference_uid}:
             message = f'ROI "{name}" stands in frame of reference {frames[number]}, not in that of the image'
             raise Refused(message, rule="frame_of_reference")
-        array = _rasterised(name, contours, grid)
+        array = _rasterised(name, contours.get(number, []), grid)
         masks.append(Mask(array=array, affine=grid.affine, label=name, source=source))
     return masks
 
@@ -100,15 +103,16 @@ def _regions(data_set: Dataset) -> list[tuple[int, str, str]]:
     ]
 
 
-def _contours(data_set: Dataset, number: int) -> list[NDArray[np.float64]]:
-    """Return the closed contours of one ROI, each (n, 3) LPS mm."""
-    return [
-        points
-        for item in data_set.get("ROIContourSequence") or ()
-        if int(item.ReferencedROINumber) == number
-        for contour in item.get("ContourSequence") or ()
-        if contour.get("ContourGeometricType") in CLOSED and len(points := _points(contour)) > 2
-    ]
+def _contours(data_set: Dataset) -> dict[int, list[NDArray[np.float64]]]:
+    """Return the closed contours of every ROI that has some, each (n, 3) LPS mm."""
+    found: dict[int, list[NDArray[np.float64]]] = defaultdict(list)
+    for item in data_set.get("ROIContourSequence") or ():
+        for contour in item.get("ContourSequence") or ():
+            if contour.get("ContourGeometricType") in CLOSED:
+                points = _points(contour)
+                if len(points) > 2:
+                    found[int(item.ReferencedROINumber)].append(points)
+    return dict(found)
 
 
 def _points(contour: Dataset) -> NDArray[np.float64]:
@@ -117,10 +121,7 @@ def _points(contour: Dataset) -> NDArray[np.float64]:
         values: list[str] | list[float] = element.value.decode("ascii", "replace").rstrip(" \0").split("\\")
     else:
         values = list(map(float, contour.get("ContourData") or ()))
-    try:
-        return np.array(values, np.float64).reshape(-1, 3)
-    except ValueError as error:
-        raise Refused(f"ContourData is not a list of points: {error}", rule="not_rtstruct") from error
+    return np.array(values, np.float64).reshape(-1, 3)
 
 
 def _rasterised(name: str, contours: list[NDArray[np.float64]], grid: Grid) -> NDArray[np.bool_]:

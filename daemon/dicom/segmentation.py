@@ -11,7 +11,6 @@ PS3.3 C.8.20 (segmentation), C.7.6.16 (functional groups), PS3.5 8.1.1 (bit pack
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
-from pydicom.pixels.utils import pixel_array
 
-from voxtrial.daemon.dicom.elements import PYDICOM_FAILURES, Value, read_data_set
+from voxtrial.daemon.dicom.decoding import decode
+from voxtrial.daemon.dicom.elements import PYDICOM_FAILURES, Value, quietly, read_data_set
 from voxtrial.daemon.dicom.plane import first_item, flattened
 from voxtrial.daemon.errors import Refused
 from voxtrial.daemon.volume import Affine, Grid, Mask, Source, SourceInstance
@@ -45,6 +44,7 @@ class _Frame:
     slice_spacing_mm: float
 
 
+@quietly()
 def from_seg(
     path: Path, grid: Grid, *, threshold: float = 0.5, frame_of_reference_uid: str = ""
 ) -> list[Mask]:
@@ -134,7 +134,7 @@ def _frames(path: Path, data_set: Dataset) -> list[_Frame]:
                 )
             )
     except (*PYDICOM_FAILURES, np.linalg.LinAlgError) as error:
-        message = f"{path.name}: the place of a frame cannot be read: {type(error).__name__}: {error}"
+        message = f"{path.name}: the place of a frame cannot be read ({type(error).__name__})"
         raise Refused(message, rule="missing_geometry") from error
     if len(found) != len(pixels):
         message = f"{path.name}: {len(pixels)} frames but {len(found)} functional groups"
@@ -150,11 +150,9 @@ def _pixels(path: Path, data_set: Dataset) -> NDArray[Any]:
         if data_set.BitsAllocated == 1 and syntax in _PACKED_SYNTAXES:
             packed = np.frombuffer(data_set.PixelData, np.uint8)
             return np.unpackbits(packed, count=int(np.prod(shape)), bitorder="little").reshape(shape)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return np.asarray(pixel_array(data_set, raw=True)).reshape(shape)
+        return decode(data_set, path).reshape(shape)
     except PYDICOM_FAILURES as error:
-        message = f"{path.name} cannot be decoded: {str(error).splitlines()[0]}"
+        message = f"{path.name}: the pixels are not what the header says ({type(error).__name__})"
         raise Refused(message, rule="undecodable") from error
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from voxtrial.daemon.dicom.elements import PYDICOM_FAILURES, Header, read_data_set, read_header
+from voxtrial.daemon.dicom.elements import PYDICOM_FAILURES, Header, quietly, read_data_set, read_header
 from voxtrial.daemon.dicom.plane import Plane, plain_value, planes
 from voxtrial.daemon.dicom.splitting import split
 from voxtrial.daemon.errors import Refused
@@ -165,7 +164,7 @@ def _series_key(plane: Plane) -> tuple[str, str]:
 
 def _volumes(members: Sequence[Plane], damage: Refused | None) -> list[SeriesFiles]:
     unique, conflict = _without_repeats(members)
-    data_set = read_data_set(unique[0].path, stop_before_pixels=True)
+    data_set = _data_set(unique[0])
     return [
         _entry(part.planes, data_set, part=part.name, refusal=conflict or damage) for part in split(unique)
     ]
@@ -175,10 +174,18 @@ def _refused(entries: Sequence[tuple[Plane, Refused]]) -> SeriesFiles:
     """Return one entry for files of one series that share a rule; the first file's message speaks for all."""
     plane, refusal = entries[0]
     message = str(refusal) if len(entries) == 1 else f"{refusal} (and {len(entries) - 1} more)"
-    data_set = read_data_set(plane.path, stop_before_pixels=True) if plane.values else Dataset()
+    data_set = _data_set(plane)
     return _entry(
         tuple(plane for plane, _ in entries), data_set, part="", refusal=Refused(message, rule=refusal.rule)
     )
+
+
+def _data_set(plane: Plane) -> Dataset:
+    """Return the data set that the facts are taken from; an empty one where pydicom cannot read the file."""
+    try:
+        return read_data_set(plane.path, stop_before_pixels=True)
+    except Refused:
+        return Dataset()
 
 
 def _entry(files: tuple[Plane, ...], data_set: Dataset, *, part: str, refusal: Refused | None) -> SeriesFiles:
@@ -230,9 +237,8 @@ def _acquisition(data_set: Dataset) -> dict[str, Any]:
 
 def _fact(data_set: Dataset, keyword: str) -> Any:
     """Return a value as pydicom reads it; None where it is absent or does not parse."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
+    try:
+        with quietly():
             return data_set.get(keyword)
-        except PYDICOM_FAILURES:
-            return None
+    except PYDICOM_FAILURES:
+        return None
