@@ -54,6 +54,10 @@ FINDING = _dcm("121071", "Finding")
 ARTIFICIAL_INTELLIGENCE = _dcm("123110", "Artificial Intelligence")
 PROCESSING_EQUIPMENT = _dcm("109102", "Processing Equipment")
 PROCESSING_ALGORITHM = Concept(value="1630", scheme="99IHE", meaning="Processing Algorithm")
+SOURCE = _sct("260753009", "Source")
+IMAGE_LIBRARY = _dcm("111028", "Image Library")
+IMAGE_LIBRARY_GROUP = _dcm("126200", "Image Library Group")
+IMAGING_MEASUREMENTS = _dcm("126010", "Imaging Measurements")
 IMAGING_MEASUREMENT_REPORT = _dcm("126000", "Imaging Measurement Report")
 
 IMAGING_PROCEDURE_BY_MODALITY = {

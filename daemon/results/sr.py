@@ -40,6 +40,7 @@ from skimage.measure import find_contours
 
 from voxtrial.daemon.results import codes
 from voxtrial.daemon.results.content import Finding, Quantity, Work
+from voxtrial.daemon.results.image_library import image_library
 from voxtrial.daemon.results.provenance import (
     algorithm_identification,
     contributing_equipment,
@@ -68,8 +69,8 @@ def report(findings: Sequence[Finding], work: Work, segmentation: Dataset | None
         procedure_reported=_procedure(work).coded(),
         imaging_measurements=groups or [_absent(work)],
         title=codes.IMAGING_MEASUREMENT_REPORT.coded(),
-        referenced_images=list(work.source),
     )
+    _insert_library(content[0], work)
     evidence = [*work.source, *([] if segmentation is None else [segmentation])]
     origin = equipment(work)
     dataset = Comprehensive3DSR(
@@ -91,6 +92,13 @@ def report(findings: Sequence[Finding], work: Work, segmentation: Dataset | None
     dataset.DeviceSerialNumber = origin["device_serial_number"]
     stamp(dataset, work, "SR")
     return dataset
+
+
+def _insert_library(root: Dataset, work: Work) -> None:
+    """Put the image library where the template has it: before the measurements."""
+    measurements = codes.IMAGING_MEASUREMENTS.coded()
+    position = [item.name == measurements for item in root.ContentSequence].index(True)
+    root.ContentSequence.insert(position, image_library(work.source))
 
 
 def _observer(work: Work) -> ObserverContext:
