@@ -1,14 +1,15 @@
 """How fast instances are received: Voxtrial against storescp, Orthanc and stock pynetdicom, in the same run.
 
 The sender is always DCMTK's storescu with ``TCP_NODELAY=1`` on both sides, but for the rows that measure
-senders with Nagle's algorithm. Receivers take turns within each round. Voxtrial and Orthanc (default) wait for
-the disk before they answer, storescp and stock pynetdicom never do. Voxtrial hashes every object and commits
-its row.
+senders with Nagle's algorithm. Receivers take turns within each round. Voxtrial and Orthanc (default) wait
+for the disk before they answer, storescp and stock pynetdicom never do. Voxtrial hashes every object and
+commits its row.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import statistics
 import subprocess
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,8 +51,9 @@ class Receiver:
         """CPU time so far, of the process, its children, and its children that ended."""
         total = 0.0
         for process in self.processes():
-            times = process.cpu_times()
-            total += times.user + times.system + times.children_user + times.children_system
+            with suppress(psutil.NoSuchProcess):  # its time is its parent's children's time by now
+                times = process.cpu_times()
+                total += times.user + times.system + times.children_user + times.children_system
         return total
 
     def resident_mib(self) -> float:
@@ -122,6 +124,7 @@ def send(receiver: Receiver, batches: Sequence[Sequence[Path]], environment: dic
         ]
         for batch in batches
     ]
+    os.sync()  # what an earlier receiver left unwritten must not be paid for by this one's fsync
     begin = time.perf_counter()
     running = [
         subprocess.Popen(
@@ -222,13 +225,17 @@ def main() -> None:
     arguments.add_argument("--folder", type=Path, help="Where receivers write; default: the system's.")
     options = arguments.parse_args()
     root = Path(tempfile.mkdtemp(prefix="bench-ingest-", dir=options.folder))
+    memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    outgoing = Path(tempfile.mkdtemp(prefix="bench-ingest-", dir=memory))
     try:
-        measure(root, options.rounds, options.instances)
+        measure(root, outgoing, options.rounds, options.instances)
     finally:
         shutil.rmtree(root, ignore_errors=True)
+        shutil.rmtree(outgoing, ignore_errors=True)
 
 
-def measure(root: Path, rounds: int, instances: int) -> None:
+def measure(root: Path, outgoing: Path, rounds: int, instances: int) -> None:
+    """Measure all rows; receivers write below ``root``, the senders' files lie in memory."""
     bench = Bench("ingest", ["pynetdicom", "pydicom", "sqlalchemy"])
     generator = np.random.default_rng(1)
     (ct_file,) = phantoms.ct_series(
@@ -239,7 +246,7 @@ def measure(root: Path, rounds: int, instances: int) -> None:
     ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = MRImageStorage
     ds.Modality = "MR"
     ds.save_as(small)
-    ct, mr = Corpus.of(ct_file, root / "send-ct"), Corpus.of(small, root / "send-mr")
+    ct, mr = Corpus.of(ct_file, outgoing / "ct"), Corpus.of(small, outgoing / "mr")
 
     with ExitStack() as stack:
         ours = stack.enter_context(voxtrial(root / "voxtrial"))

@@ -1,8 +1,8 @@
 """Statistics against their best peers: DeLong, bootstrap, ICC, segmentation metrics.
 
-One thread unless a row names two. Peers that are not among our own dependencies (monai,
-surface-distance-based-measures, pingouin) run in another interpreter: VOXTRIAL_BENCH_PEERS=/path/to/python, or
-build/peers, which the first run installs. Where that fails their rows are left out, loudly.
+One thread unless a row names two. Peers that are not among our own dependencies (monai, pingouin,
+surface-distance-based-measures) run in another interpreter: that of VOXTRIAL_BENCH_PEERS, or build/peers,
+which the first run installs. Where that fails their rows are left out, loudly.
 """
 
 from __future__ import annotations

@@ -18,7 +18,15 @@ from pathlib import Path
 import numpy as np
 
 FOLDER = Path(__file__).parents[2] / "build" / "peers"
-PACKAGES = ("monai", "surface-distance-based-measures", "pingouin", "pandas-flavor", "xarray", "seaborn")
+PACKAGES = (
+    "monai",
+    "surface-distance-based-measures",
+    "pingouin",
+    "pandas-flavor",
+    "xarray",
+    "seaborn",
+    "tabulate",
+)
 IMPORTS = "import monai, surface_distance, pingouin"
 
 SPACING_MM = (2.0, 0.8, 0.8)
