@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from voxtrial.daemon.errors import Misconfigured
 from voxtrial.daemon.radiomics.aggregation import Dimension
+from voxtrial.daemon.radiomics.filters.settings import Filter
 
 SHIPPED = ("A", "B", "C", "D", "E")
 
@@ -77,12 +78,19 @@ class Configuration(_Section):
 
     name: str
     interpolation: Interpolation = Interpolation()
+    filter: Filter | None = None
+    """IBSI 2 filter whose response map the features are counted on; the range still re-segments the image."""
     resegmentation: Resegmentation = Resegmentation()
     discretisation: Discretisation = Discretisation()
     """For texture and intensity histogram; without bins the intensities must be integers from 1 already."""
     intensity_volume_histogram: Discretisation = Discretisation()
     """For the intensity-volume histogram; without bins the intensities are used as they are."""
     texture: Texture = Texture()
+
+    @property
+    def range_of_bins(self) -> tuple[float, float] | None:
+        """Range that bins of a fixed size refer to: that of the image, and none for a response map."""
+        return self.resegmentation.range if self.filter is None else None
 
     @property
     def digest(self) -> str:

@@ -178,7 +178,7 @@ def _intensity_histogram(region: Region, _: Configuration) -> Aggregated:
 
 def _intensity_volume_histogram(region: Region, configuration: Configuration) -> Aggregated:
     grades = intensity_volume_histogram.grade(
-        region.intensities, configuration.intensity_volume_histogram, configuration.resegmentation.range
+        region.intensities, configuration.intensity_volume_histogram, configuration.range_of_bins
     )
     yield "", intensity_volume_histogram.features(grades)
 

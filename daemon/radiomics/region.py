@@ -65,8 +65,8 @@ class Region:
     Parameters
     ----------
     image
-        (z, y, x) intensities after interpolation, with a margin of at least `SPHERE_RADIUS_MM` about the
-        region where the image reaches that far.
+        (z, y, x) intensities after interpolation and filter, with a margin of at least `SPHERE_RADIUS_MM`
+        about the region where the image reaches that far.
     morphology
         (z, y, x) mask as it was drawn.
     intensity
@@ -140,7 +140,13 @@ def prepare(
     _check_right_angles(volume.grid)
     if not mask.array.any():
         raise Refused("The mask is empty; features need at least one voxel.", rule="empty_mask")
-    image, morphology, grid = _on_grid(volume, mask, configuration.interpolation, placement or Placement())
+    image, morphology, grid = _on_grid(
+        volume,
+        mask,
+        configuration.interpolation,
+        placement or Placement(),
+        whole_image=configuration.filter is not None,
+    )
     if not np.isfinite(image[morphology]).all():
         raise Refused("An intensity in the region is not a finite number.", rule="not_finite")
     rules = configuration.resegmentation
@@ -151,6 +157,11 @@ def prepare(
             f"run from {image[morphology].min():g} to {image[morphology].max():g}."
         )
         raise Refused(message, rule="empty_mask")
+    if configuration.filter is not None:
+        response = configuration.filter.respond(image, grid.spacing_mm)
+        near = box(*extent(morphology), _margin(grid), grid.shape)
+        grid = cropped(grid, near)
+        image, morphology, intensity = response[near], morphology[near], intensity[near]
     levels = np.zeros(image.shape, np.int32)
     levels[intensity] = _grey_levels(image[intensity], configuration)
     if levels.max() > MAXIMUM_LEVELS:
@@ -160,9 +171,9 @@ def prepare(
 
 
 def _on_grid(
-    volume: Volume, mask: Mask, settings: Interpolation, placement: Placement
+    volume: Volume, mask: Mask, settings: Interpolation, placement: Placement, *, whole_image: bool
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_], Grid]:
-    """Return image, mask and grid, interpolated and cropped to the region with its margin."""
+    """Return image, mask and grid, interpolated and, unless the ``whole_image`` is asked for, cropped."""
     first, last = extent(mask.array)
     interpolates = settings.spacing_mm is not None or bool(placement)
     whole = volume.grid
@@ -172,8 +183,7 @@ def _on_grid(
         whole = placement.moved(whole, middle) if placement else whole
         # Linear interpolation spreads the mask by less than one of its voxels.
         first, last = carried_over(first - 1, last + 1, volume.grid, whole)
-    margin = np.floor(SPHERE_RADIUS_MM / np.array(whole.spacing_mm)) + 1
-    near = box(first, last, margin, whole.shape)
+    near = box(first, last, np.inf if whole_image else _margin(whole), whole.shape)
     grid = cropped(whole, near)
     if not interpolates:
         image, inside = volume.array[near].astype(float), mask.array[near]
@@ -193,6 +203,11 @@ def _on_grid(
     return np.round(image) if settings.round_intensities else image, inside, grid
 
 
+def _margin(grid: Grid) -> Index:
+    """Voxels that the sphere of the local peak reaches out of the region."""
+    return np.asarray(np.floor(SPHERE_RADIUS_MM / np.array(grid.spacing_mm)) + 1)
+
+
 def _check_right_angles(grid: Grid) -> None:
     unit = grid.affine[:3, :3] / np.array(grid.spacing_mm)
     cosines = np.abs(unit.T @ unit - np.eye(3))
@@ -209,7 +224,7 @@ def _grey_levels(intensities: NDArray[np.float64], configuration: Configuration)
         return fixed_bin_number(intensities, bins.fixed_bin_number)
     if bins.fixed_bin_size is not None:
         return fixed_bin_size(
-            intensities, bins.fixed_bin_size, lower_end(intensities, configuration.resegmentation.range)
+            intensities, bins.fixed_bin_size, lower_end(intensities, configuration.range_of_bins)
         )
     levels = intensities.astype(np.int32)
     if (levels != intensities).any() or levels.min() < 1:
