@@ -358,6 +358,17 @@ def quietly() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def parsing(path: Path, *, rule: str) -> Iterator[None]:
+    """Turn what pydicom raises on damaged content of ``path`` into a refusal by ``rule``."""
+    try:
+        with quietly():
+            yield
+    except PYDICOM_FAILURES as error:
+        message = f"The content of {path.name} cannot be read ({type(error).__name__})"
+        raise Refused(message, rule=rule) from error
+
+
 logging.getLogger("pydicom").setLevel(
     logging.CRITICAL
 )  # its warnings quote values, which may name the patient

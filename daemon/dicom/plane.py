@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from voxtrial.daemon.dicom.decoding import can_decode
-from voxtrial.daemon.dicom.elements import PYDICOM_FAILURES, Header, Value, quietly, read_data_set
+from voxtrial.daemon.dicom.elements import Header, Value, parsing, read_data_set
 from voxtrial.daemon.errors import Refused
+from voxtrial.daemon.volume import Source, SourceInstance
 
 Vector = NDArray[np.float64]
 
@@ -188,15 +189,11 @@ def _refuse_unreadable_pixels(header: Header, number_of_planes: int) -> None:
 def _enhanced_planes(header: Header, number_of_frames: int) -> list[Plane]:
     """Flatten shared and per-frame functional groups into one set of values a frame."""
     name = header.path.name
-    with quietly():
-        data_set = read_data_set(header.path, stop_before_pixels=True)
-        try:
-            shared = flattened(first_item(data_set, "SharedFunctionalGroupsSequence"))
-            groups = list(data_set.get("PerFrameFunctionalGroupsSequence") or ())
-            frames = [flattened(group) for group in groups]
-        except PYDICOM_FAILURES as error:
-            message = f"{name}: functional groups cannot be read ({type(error).__name__})"
-            raise Refused(message, rule="malformed_header") from error
+    data_set = read_data_set(header.path, stop_before_pixels=True)
+    with parsing(header.path, rule="malformed_header"):
+        shared = flattened(first_item(data_set, "SharedFunctionalGroupsSequence"))
+        groups = list(data_set.get("PerFrameFunctionalGroupsSequence") or ())
+        frames = [flattened(group) for group in groups]
     if not frames:
         message = f"{name}: no position of the plane"
         if number_of_frames > 1:
@@ -257,6 +254,23 @@ def plain_value(value: Any) -> Value:
         parts = list(value)
         return tuple(map(str, parts)) if parts and isinstance(parts[0], str) else tuple(map(float, parts))
     return float(value)
+
+
+def source_of(data_set: Dataset, path: Path) -> Source:
+    """Return where a single derived object (SEG, RTSTRUCT) came from."""
+    return Source(
+        study_instance_uid=str(data_set.get("StudyInstanceUID", "")),
+        series_instance_uid=str(data_set.get("SeriesInstanceUID", "")),
+        frame_of_reference_uid=str(data_set.get("FrameOfReferenceUID", "")),
+        modality=str(data_set.get("Modality", "")),
+        instances=(
+            SourceInstance(
+                sop_instance_uid=str(data_set.get("SOPInstanceUID", "")),
+                sop_class_uid=str(data_set.get("SOPClassUID", "")),
+                path=str(path),
+            ),
+        ),
+    )
 
 
 def first_item(data_set: Dataset, keyword: str) -> Dataset | None:

@@ -7,6 +7,7 @@ consulted: real structure sets point at instances that the image series does not
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,10 @@ from pydicom.dataelem import RawDataElement
 from pydicom.dataset import Dataset
 
 from voxtrial.daemon.dicom.contours import rasterise
-from voxtrial.daemon.dicom.elements import PYDICOM_FAILURES, quietly, read_data_set
+from voxtrial.daemon.dicom.elements import parsing, read_data_set
+from voxtrial.daemon.dicom.plane import source_of
 from voxtrial.daemon.errors import Refused
-from voxtrial.daemon.volume import Grid, Mask, Source, SourceInstance
+from voxtrial.daemon.volume import Grid, Mask, Source
 
 CLOSED = frozenset(("CLOSED_PLANAR", "CLOSEDPLANAR_XOR"))
 """Contour types that enclose a region; points and open lines do not."""
@@ -28,7 +30,6 @@ SLICE_TOLERANCE = 0.2
 _CONTOUR_DATA = 0x30060050
 
 
-@quietly()
 def from_rtstruct(
     path: Path, grid: Grid, roi: str | int | None = None, *, frame_of_reference_uid: str = ""
 ) -> list[Mask]:
@@ -53,66 +54,60 @@ def from_rtstruct(
     neighbouring slices they were drawn on a coarser grid, and the region is refused instead of being
     returned in stripes.
     """
-    data_set = read_data_set(path)
-    if data_set.get("Modality") != "RTSTRUCT":
-        raise Refused(f"{path.name} is no RT Structure Set", rule="not_rtstruct")
-    try:
-        regions = _regions(data_set)
-        contours = _contours(data_set)
-    except PYDICOM_FAILURES as error:
-        message = f"{path.name}: the structure set cannot be read ({type(error).__name__})"
-        raise Refused(message, rule="not_rtstruct") from error
-    wanted = [(number, name) for number, name, _ in regions if roi is None or roi in {name, number}]
+    structures = _read(path)
+    wanted = [one for one in structures.regions if roi is None or roi in {one.name, one.number}]
     if roi is not None and not wanted:
-        names = ", ".join(name for _, name, _ in regions)
+        names = ", ".join(one.name for one in structures.regions)
         raise Refused(f'{path.name} has no ROI "{roi}"; it has {names or "none"}', rule="unknown_roi")
-    source = Source(
-        study_instance_uid=str(data_set.get("StudyInstanceUID", "")),
-        series_instance_uid=str(data_set.get("SeriesInstanceUID", "")),
-        modality="RTSTRUCT",
-        instances=(
-            SourceInstance(
-                sop_instance_uid=str(data_set.get("SOPInstanceUID", "")),
-                sop_class_uid=str(data_set.get("SOPClassUID", "")),
-                path=str(path),
-            ),
-        ),
-    )
-    frames = {number: frame for number, _, frame in regions}
     masks = []
-    for number, name in wanted:
-        if number not in contours and roi is None:
+    for one in wanted:
+        if not one.contours and roi is None:
             continue
-        if frame_of_reference_uid and frames[number] not in {"", frame_of_reference_uid}:
-            message = f'ROI "{name}" stands in frame of reference {frames[number]}, not in that of the image'
+        if frame_of_reference_uid and one.frame_of_reference_uid not in {"", frame_of_reference_uid}:
+            message = f'ROI "{one.name}" stands in another frame of reference than the image'
             raise Refused(message, rule="frame_of_reference")
-        array = _rasterised(name, contours.get(number, []), grid)
-        masks.append(Mask(array=array, affine=grid.affine, label=name, source=source))
+        array = _rasterised(one.name, one.contours, grid)
+        masks.append(Mask(array=array, affine=grid.affine, label=one.name, source=structures.source))
     return masks
 
 
-def _regions(data_set: Dataset) -> list[tuple[int, str, str]]:
-    """Return number, name and frame of reference of every ROI."""
-    return [
-        (
-            int(item.ROINumber),
-            str(item.get("ROIName", "")),
-            str(item.get("ReferencedFrameOfReferenceUID", "")),
-        )
-        for item in data_set.get("StructureSetROISequence") or ()
-    ]
+@dataclass(frozen=True, kw_only=True)
+class _Region:
+    number: int
+    name: str
+    frame_of_reference_uid: str
+    contours: list[NDArray[np.float64]]
+    """Closed contours, each (n, 3) LPS mm."""
 
 
-def _contours(data_set: Dataset) -> dict[int, list[NDArray[np.float64]]]:
-    """Return the closed contours of every ROI that has some, each (n, 3) LPS mm."""
-    found: dict[int, list[NDArray[np.float64]]] = defaultdict(list)
-    for item in data_set.get("ROIContourSequence") or ():
-        for contour in item.get("ContourSequence") or ():
-            if contour.get("ContourGeometricType") in CLOSED:
-                points = _points(contour)
-                if len(points) > 2:
-                    found[int(item.ReferencedROINumber)].append(points)
-    return dict(found)
+@dataclass(frozen=True, kw_only=True)
+class _Structures:
+    regions: list[_Region]
+    source: Source
+
+
+def _read(path: Path) -> _Structures:
+    data_set = read_data_set(path)
+    with parsing(path, rule="not_rtstruct"):
+        if data_set.get("Modality") != "RTSTRUCT":
+            raise Refused(f"{path.name} is no RT Structure Set", rule="not_rtstruct")
+        contours: dict[int, list[NDArray[np.float64]]] = defaultdict(list)
+        for item in data_set.get("ROIContourSequence") or ():
+            for contour in item.get("ContourSequence") or ():
+                if contour.get("ContourGeometricType") in CLOSED:
+                    points = _points(contour)
+                    if len(points) > 2:
+                        contours[int(item.ReferencedROINumber)].append(points)
+        regions = [
+            _Region(
+                number=int(item.ROINumber),
+                name=str(item.get("ROIName", "")),
+                frame_of_reference_uid=str(item.get("ReferencedFrameOfReferenceUID", "")),
+                contours=contours[int(item.ROINumber)],
+            )
+            for item in data_set.get("StructureSetROISequence") or ()
+        ]
+        return _Structures(regions=regions, source=source_of(data_set, path))
 
 
 def _points(contour: Dataset) -> NDArray[np.float64]:

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from voxtrial.daemon.dicom.decoding import decode
-from voxtrial.daemon.dicom.elements import PYDICOM_FAILURES, Value, quietly, read_data_set
-from voxtrial.daemon.dicom.plane import first_item, flattened
+from voxtrial.daemon.dicom.elements import Value, parsing, read_data_set
+from voxtrial.daemon.dicom.plane import first_item, flattened, source_of
 from voxtrial.daemon.errors import Refused
-from voxtrial.daemon.volume import Affine, Grid, Mask, Source, SourceInstance
+from voxtrial.daemon.volume import Affine, Grid, Mask, Source
 
 SEGMENTATION_CLASSES = frozenset(("1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"))
 
@@ -44,7 +44,17 @@ class _Frame:
     slice_spacing_mm: float
 
 
-@quietly()
+@dataclass(frozen=True, kw_only=True)
+class _Segmentation:
+    """One object: its frames, and the labels of its segments by number."""
+
+    segments: dict[int, str]
+    frames: list[_Frame]
+    maximum_fraction: int
+    """Stored value that means all of the pixel; 1 unless FRACTIONAL."""
+    source: Source
+
+
 def from_seg(
     path: Path, grid: Grid, *, threshold: float = 0.5, frame_of_reference_uid: str = ""
 ) -> list[Mask]:
@@ -64,96 +74,82 @@ def from_seg(
         ``reference_outside_image`` (a segmented pixel has no voxel), ``irregular_spacing`` (frames that need
         resampling are no regular stack).
     """
-    data_set = read_data_set(path)
-    if data_set.get("SOPClassUID") not in SEGMENTATION_CLASSES:
-        raise Refused(f"{path.name} is no Segmentation", rule="not_seg")
-    frame_of_reference = str(data_set.get("FrameOfReferenceUID", ""))
+    found = _read(path)
+    frame_of_reference = found.source.frame_of_reference_uid
     if frame_of_reference_uid and frame_of_reference != frame_of_reference_uid:
         message = (
             f"{path.name} stands in frame of reference {frame_of_reference or 'unknown'}, not the image's"
         )
         raise Refused(message, rule="frame_of_reference")
-    frames = _frames(path, data_set)
-    source = Source(
-        study_instance_uid=str(data_set.get("StudyInstanceUID", "")),
-        series_instance_uid=str(data_set.get("SeriesInstanceUID", "")),
-        frame_of_reference_uid=frame_of_reference,
-        modality="SEG",
-        instances=(
-            SourceInstance(
-                sop_instance_uid=str(data_set.get("SOPInstanceUID", "")),
-                sop_class_uid=str(data_set.get("SOPClassUID", "")),
-                path=str(path),
-            ),
-        ),
-    )
     masks = []
-    for item in data_set.get("SegmentSequence") or ():
-        number = int(item.SegmentNumber)
-        if number == 0:  # the background of a label map
-            continue
+    for number, label in found.segments.items():
+        least = max(threshold * found.maximum_fraction, 1e-9)
         own = [
-            (frame, _inside(frame, number, data_set, threshold))
-            for frame in frames
+            (frame, frame.pixels >= least if frame.segment else frame.pixels == number)
+            for frame in found.frames
             if frame.segment in {0, number}
         ]
-        label = str(item.get("SegmentLabel", "")) or f"segment {number}"
         array = _on_grid(own, grid, label)
-        masks.append(Mask(array=array, affine=grid.affine, label=label, source=source))
+        masks.append(Mask(array=array, affine=grid.affine, label=label, source=found.source))
     return masks
 
 
-def _inside(frame: _Frame, number: int, data_set: Dataset, threshold: float) -> NDArray[np.bool_]:
-    if frame.segment == 0:
-        return np.asarray(frame.pixels == number)
-    if data_set.get("SegmentationType") == "FRACTIONAL":
-        return np.asarray(frame.pixels >= threshold * int(data_set.MaximumFractionalValue))
-    return np.asarray(frame.pixels != 0)
+def _read(path: Path) -> _Segmentation:
+    data_set = read_data_set(path)
+    with parsing(path, rule="not_seg"):
+        if data_set.get("SOPClassUID") not in SEGMENTATION_CLASSES:
+            raise Refused(f"{path.name} is no Segmentation", rule="not_seg")
+        numbered = ((int(item.SegmentNumber), item) for item in data_set.get("SegmentSequence") or ())
+        fractional = data_set.get("SegmentationType") == "FRACTIONAL"
+        segments = {
+            number: str(item.get("SegmentLabel", "")) or f"segment {number}"
+            for number, item in numbered
+            if number > 0  # 0 is the background of a label map
+        }
+        maximum = int(data_set.MaximumFractionalValue) if fractional else 1
+        source = source_of(data_set, path)
+    frames = _frames(path, data_set)
+    return _Segmentation(segments=segments, maximum_fraction=maximum, frames=frames, source=source)
 
 
 def _frames(path: Path, data_set: Dataset) -> list[_Frame]:
-    pixels = _pixels(path, data_set)
-    label_map = data_set.get("SegmentationType") == "LABELMAP"
-    try:
-        shared_item = first_item(data_set, "SharedFunctionalGroupsSequence")
+    with parsing(path, rule="undecodable"):
+        pixels = _pixels(path, data_set)
+    with parsing(path, rule="missing_geometry"):
+        label_map = data_set.get("SegmentationType") == "LABELMAP"
+        shared_item = first_item(data_set, "SharedFunctionalGroupsSequence") or Dataset()
         shared = flattened(shared_item)
+        groups = list(data_set.get("PerFrameFunctionalGroupsSequence") or ())
+        if len(groups) != len(pixels):
+            message = f"{path.name}: {len(pixels)} frames but {len(groups)} functional groups"
+            raise Refused(message, rule="missing_geometry")
         found = []
-        for k, group in enumerate(data_set.get("PerFrameFunctionalGroupsSequence") or ()):
-            identification = first_item(group, "SegmentIdentificationSequence") or (
-                shared_item and first_item(shared_item, "SegmentIdentificationSequence")
-            )
-            segment = 0 if label_map or not identification else int(identification.ReferencedSegmentNumber)
+        for stored, group in zip(pixels, groups, strict=True):
+            named = [] if label_map else [group, shared_item]
+            items = (first_item(place, "SegmentIdentificationSequence") for place in named)
+            identification = next((item for item in items if item is not None), None)
+            if identification is None and not label_map:
+                raise Refused(f"{path.name}: a frame names no segment", rule="not_seg")
             values = {**shared, **flattened(group)}
             spacing = values.get("SpacingBetweenSlices", 0.0)
             found.append(
                 _Frame(
-                    pixels=pixels[k],
-                    segment=segment,
+                    pixels=stored,
+                    segment=0 if identification is None else int(identification.ReferencedSegmentNumber),
                     affine=_affine(values),
                     slice_spacing_mm=float(spacing) if isinstance(spacing, (int, float)) else 0.0,
                 )
             )
-    except (*PYDICOM_FAILURES, np.linalg.LinAlgError) as error:
-        message = f"{path.name}: the place of a frame cannot be read ({type(error).__name__})"
-        raise Refused(message, rule="missing_geometry") from error
-    if len(found) != len(pixels):
-        message = f"{path.name}: {len(pixels)} frames but {len(found)} functional groups"
-        raise Refused(message, rule="missing_geometry")
     return found
 
 
 def _pixels(path: Path, data_set: Dataset) -> NDArray[Any]:
     """Return (frames, rows, columns)."""
-    try:
-        shape = int(data_set.get("NumberOfFrames", 1)), int(data_set.Rows), int(data_set.Columns)
-        syntax = str(data_set.file_meta.TransferSyntaxUID)
-        if data_set.BitsAllocated == 1 and syntax in _PACKED_SYNTAXES:
-            packed = np.frombuffer(data_set.PixelData, np.uint8)
-            return np.unpackbits(packed, count=int(np.prod(shape)), bitorder="little").reshape(shape)
-        return decode(data_set, path).reshape(shape)
-    except PYDICOM_FAILURES as error:
-        message = f"{path.name}: the pixels are not what the header says ({type(error).__name__})"
-        raise Refused(message, rule="undecodable") from error
+    shape = int(data_set.get("NumberOfFrames", 1)), int(data_set.Rows), int(data_set.Columns)
+    if data_set.BitsAllocated == 1 and str(data_set.file_meta.TransferSyntaxUID) in _PACKED_SYNTAXES:
+        packed = np.frombuffer(data_set.PixelData, np.uint8)
+        return np.unpackbits(packed, count=int(np.prod(shape)), bitorder="little").reshape(shape)
+    return decode(data_set, path).reshape(shape)
 
 
 def _affine(values: dict[str, Value]) -> NDArray[np.float64]:
