@@ -85,7 +85,6 @@ class Demo:
             "@DATA@": str((self.out / "data").resolve()),
             "@LISTENER_PORT@": str(_free_port()),
             "@PACS_PORT@": str(pacs.port),
-            "@WEB_PORT@": str(_free_port()),
         }
         for name, value in values.items():
             template = template.replace(name, value)
