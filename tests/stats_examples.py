@@ -55,7 +55,7 @@ def readings() -> pd.DataFrame:
             "reader": r,
             "case": c,
             "truth": c % 2,
-            "rating": int(3 * (c % 2) + 3 * rng.random() + t),
+            "rating": int(2 * (c % 2) + 4 * rng.random() + t),
         }
         for t in range(2)
         for r in range(3)
