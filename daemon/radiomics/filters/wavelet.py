@@ -47,7 +47,7 @@ def wavelet(array: Array, family: Family, passes: str, level: int, boundary: Bou
         ``L`` or ``H`` along x, y and z, as in ``LLH``; two letters act in the slice only.
     level
         From 1. Each level before it passes low along all axes; kernels of level j have 2^(j-1) - 1 zeros
-        between their taps (à trous).
+        after each tap (à trous).
 
     References
     ----------
@@ -71,8 +71,8 @@ def wavelet(array: Array, family: Family, passes: str, level: int, boundary: Bou
 
 
 def spread(taps: Array, level: int) -> Array:
-    """Return ``taps`` with 2^(level-1) - 1 zeros between them."""
+    """Return ``taps`` with 2^(level-1) - 1 zeros after each, the last one included."""
     gap = 2 ** (level - 1)
-    kernel = np.zeros((len(taps) - 1) * gap + 1)
+    kernel = np.zeros(len(taps) * gap)
     kernel[::gap] = taps
     return kernel

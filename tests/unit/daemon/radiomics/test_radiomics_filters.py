@@ -268,7 +268,7 @@ def test_passes_are_along_x_y_z_and_two_stay_in_the_slice() -> None:
 
 
 def test_second_level_kernels_have_holes() -> None:
-    assert spread(np.array([1.0, 2, 3]), 3).tolist() == [1, 0, 0, 0, 2, 0, 0, 0, 3]
+    assert spread(np.array([1.0, 2, 3]), 3).tolist() == [1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0]
 
 
 @pytest.mark.parametrize(("level", "cycles"), [(1, 0.25), (1, 0.1875), (2, 0.125), (3, 0.0625), (2, 0.25)])
