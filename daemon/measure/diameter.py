@@ -24,9 +24,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxtrial.daemon.errors import Refused
+from voxtrial.daemon.measure.boundary import Points, cropped, crossings
 from voxtrial.daemon.volume import Grid, Mask
 
-Points = NDArray[np.float64]
 Index = tuple[float, float, float]
 
 
@@ -72,9 +72,9 @@ def diameters_of_field(field: NDArray[Any], grid: Grid, level: float = 0.5) -> D
     inside = field >= level
     if not inside.any():
         raise Refused("The region is empty; it has no diameter.", rule="empty_mask")
-    box, origin = _cropped(field, inside)
-    crossings = [_crossings(box, axis, level) for axis in range(3)]
-    in_plane = np.concatenate(crossings[1:])
+    box, origin = cropped(field, inside)
+    along = [crossings(box, axis, level) for axis in range(3)]
+    in_plane = np.concatenate(along[1:])
     # A rigid frame of the plane: distances in (u, v) are distances in mm, also when the axes are oblique.
     _, to_plane = np.linalg.qr(grid.affine[:3, 1:3])
     best: tuple[float, int, Points, Points] | None = None
@@ -93,7 +93,7 @@ def diameters_of_field(field: NDArray[Any], grid: Grid, level: float = 0.5) -> D
         index = np.column_stack([np.full(2, float(z)), ends @ from_plane.T]) + origin
         return _index(index[0]), _index(index[1])
 
-    everywhere = np.concatenate(crossings)
+    everywhere = np.concatenate(along)
     a, b, maximum = _farthest(grid.world(everywhere))
     return Diameters(
         long_axis_mm=length,
@@ -104,30 +104,6 @@ def diameters_of_field(field: NDArray[Any], grid: Grid, level: float = 0.5) -> D
         maximum_3d_mm=maximum,
         maximum_3d_endpoints=(_index(everywhere[a] + origin), _index(everywhere[b] + origin)),
     )
-
-
-def _cropped(field: NDArray[Any], inside: NDArray[np.bool_]) -> tuple[Points, NDArray[np.int64]]:
-    """Return the bounding box with a margin (0 beyond the grid), and the index of its first voxel."""
-    low, high = [], []
-    for axis in range(3):
-        used = np.flatnonzero(inside.any(axis=tuple(k for k in range(3) if k != axis)))
-        low.append(max(int(used[0]) - 1, 0))
-        high.append(min(int(used[-1]) + 2, field.shape[axis]))
-    part = field[tuple(slice(a, b) for a, b in zip(low, high, strict=True))].astype(np.float64)
-    return np.pad(part, 1), np.array(low) - 1
-
-
-def _crossings(field: Points, axis: int, level: float) -> Points:
-    """Return the (n, 3) indices where ``field`` passes ``level`` between neighbours along ``axis``."""
-    moved = np.moveaxis(field, axis, 0)
-    a, b = moved[:-1], moved[1:]
-    found = np.argwhere((a >= level) != (b >= level))
-    before, after = a[tuple(found.T)], b[tuple(found.T)]
-    points = found.astype(float)
-    points[:, 0] += (level - before) / (after - before)
-    order = [1, 2]
-    order.insert(axis, 0)
-    return points[:, order]
 
 
 def _hull(points: Points) -> NDArray[np.int64]:
