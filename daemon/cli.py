@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
+import warnings
 from typing import Annotated
 
 import typer
 
 from voxtrial.daemon.commands import (
+    audit,
     db,
     deliveries,
     demo,
@@ -16,6 +19,7 @@ from voxtrial.daemon.commands import (
     models,
     network,
     radiomics,
+    run,
     serve,
     statistic,
     studies,
@@ -45,23 +49,36 @@ def root(
         raise typer.Exit
 
 
-network.add_to(app)
-radiomics.add_to(app)
-demo.add_to(app)
-serve.add_to(app)
-validation.add_to(app)
-statistic.add_to(app)
-metrics.add_to(app)
-models.add_to(app)
-studies.add_to(app)
-jobs.add_to(app)
-deliveries.add_to(app)
-db.add_to(app)
-work.add_to(app)
+# In the order in which --help lists them: run it, look at it, bring models, measure, validate, maintain.
+GROUPS = (
+    demo,
+    serve,
+    network,
+    work,
+    studies,
+    jobs,
+    deliveries,
+    models,
+    run,
+    radiomics,
+    metrics,
+    validation,
+    statistic,
+    audit,
+    db,
+)
+for group in GROUPS:
+    group.add_to(app)
 
 
 def main() -> None:
-    """Run the command line; an error that we raised on purpose is one line and exit status 1."""
+    """Run the command line; an error that we raised on purpose is one line and exit status 1.
+
+    Warnings of libraries are silenced, here and in every process that this one starts: they quote header
+    values, patient names among them.
+    """
+    os.environ.setdefault("PYTHONWARNINGS", "ignore")
+    warnings.simplefilter("ignore")
     try:
         app()
     except VoxtrialError as error:

@@ -18,8 +18,15 @@ from voxtrial.db.results import ResultObject
 from voxtrial.db.studies import Instance, StudyVersion
 
 
-def prepare(session: Session, job: Job, settings: Settings) -> JobInput:
+def prepare(
+    session: Session, job: Job, settings: Settings, *, objects_folder: Path | None = None
+) -> JobInput:
     """Return what the job is to be run with, and make its folder for this attempt, empty.
+
+    Parameters
+    ----------
+    objects_folder
+        Existing folder for the objects of a run beside the queue; the stored ones are then left alone.
 
     Raises
     ------
@@ -58,7 +65,7 @@ def prepare(session: Session, job: Job, settings: Settings) -> JobInput:
         model_folder=str(ModelStore(data / "models").get(job.model_digest).folder),
         model_digest=job.model_digest,
         recipe_digest=job.recipe_digest,
-        objects_folder=str(_attempt_folder(data, job)),
+        objects_folder=str(objects_folder or _attempt_folder(data, job)),
         first_started_at=job.first_started_at,
         site=settings.site.name,
         threads=settings.compute.threads,

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -36,7 +37,7 @@ class Reading:
     Parameters
     ----------
     kind
-        ``mask`` (``path`` names a SEG, RTSTRUCT or NIfTI), or ``value`` or ``class`` (``value`` is the number).
+        ``mask`` (``path``: a SEG, RTSTRUCT or NIfTI), ``value`` or ``class`` (``value``: the number).
     subject, site
         How the statistics group the study; empty where the table does not say.
     """
@@ -177,13 +178,13 @@ def _store_one(
     return row
 
 
-def _rasterised(path: Path, grid: Grid, label: str) -> np.ndarray[tuple[int, ...], np.dtype[np.bool_]]:
+def _rasterised(path: Path, grid: Grid, label: str) -> NDArray[np.bool_]:
     """Return the union of the regions of that label; every region when none bears the label."""
     found = masks.read(path, grid)
     named = [mask for mask in found if mask.label == label] or found
     if not named:
         raise Misconfigured(f"{path} holds no region.")
-    return np.any([mask.array for mask in named], axis=0)
+    return np.asarray(np.any([mask.array for mask in named], axis=0))
 
 
 def stored_instances(session: Session, version: StudyVersion) -> list[Instance]:

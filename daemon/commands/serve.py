@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", help="Configuration file; without it: the defaults.", dir_okay=False),
-]
+from voxtrial.daemon.commands.site import ConfigFile
 
 config_group = typer.Typer(no_args_is_help=True, help="The configuration file.")
 

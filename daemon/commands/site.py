@@ -35,8 +35,12 @@ def database(config: Path | None) -> Iterator[tuple[Settings, Engine]]:
     ------
     Misconfigured
         The schema is older or newer.
+    Retryable
+        The database is out of reach.
     """
-    from voxtrial.daemon.errors import Misconfigured
+    from sqlalchemy.exc import OperationalError
+
+    from voxtrial.daemon.errors import Misconfigured, Retryable
     from voxtrial.daemon.settings import load
     from voxtrial.db import migrate
     from voxtrial.db.engine import connect
@@ -48,6 +52,8 @@ def database(config: Path | None) -> Iterator[tuple[Settings, Engine]]:
         yield settings, engine
     except (migrate.NewerSchema, migrate.OlderSchema) as error:
         raise Misconfigured(str(error)) from error
+    except OperationalError as error:
+        raise Retryable(f"The database does not answer ({error.orig}); check [database] url.") from error
     finally:
         engine.dispose()
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import getpass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from voxtrial.daemon.commands.site import ConfigFile, database, user
 from voxtrial.daemon.errors import Misconfigured
-
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option("--config", help="Configuration file; without it: the defaults.", dir_okay=False),
-]
 
 reference_group = typer.Typer(no_args_is_help=True, help="Reference standard: masks, values and classes.")
 protocol_group = typer.Typer(
@@ -46,13 +41,11 @@ def import_references(
 
     from voxtrial.daemon import references
     from voxtrial.daemon.progress import bar
-    from voxtrial.daemon.settings import load
-    from voxtrial.db.engine import connect, sessions
+    from voxtrial.db.engine import sessions
 
-    settings = load(config)
     readings = [reading for table in tables for reading in references.read_table(table)]
-    with sessions(connect(settings.database_url)).begin() as session:
-        stored = references.store(session, settings.site.data, readings, actor=getpass.getuser())
+    with database(config) as (settings, engine), sessions(engine).begin() as session:
+        stored = references.store(session, settings.site.data, readings, actor=user())
         count = sum(1 for _ in bar(stored, "Reference readings", total=len(readings)))
     typer.echo(json.dumps({"stored": count}) if as_json else f"{count} reference readings stored.")
 
@@ -66,19 +59,17 @@ def register_protocol(
     """Lock a plan: its canonical hash and the time are stored before the first outcome is read."""
     import json
 
-    from voxtrial.daemon.settings import load
     from voxtrial.db import audit
-    from voxtrial.db.engine import connect, sessions
+    from voxtrial.db.engine import sessions
     from voxtrial.validation import cohort
     from voxtrial.validation.protocol import Protocol, ProtocolError
 
-    settings = load(config)
     try:
-        with sessions(connect(settings.database_url)).begin() as session:
+        with database(config) as (_, engine), sessions(engine).begin() as session:
             row = cohort.register(session, Protocol.load(file))
             audit.record(
                 session,
-                actor=getpass.getuser(),
+                actor=user(),
                 action="protocol registered",
                 subject=row.name,
                 digest=row.digest,
@@ -102,20 +93,18 @@ def validate(
 ) -> None:
     """Compute every endpoint of a locked protocol and write report.json, report.html and report.pdf."""
     from voxtrial.daemon.reporting import make_report, print_verdicts
-    from voxtrial.daemon.settings import load
-    from voxtrial.db.engine import connect, sessions
+    from voxtrial.db.engine import sessions
     from voxtrial.validation.protocol import ProtocolError
 
-    settings = load(config)
     try:
-        with sessions(connect(settings.database_url)).begin() as session:
+        with database(config) as (settings, engine), sessions(engine).begin() as session:
             rendered = make_report(
                 session,
                 protocol,
                 data=settings.site.data,
                 site=settings.site.name,
                 folder=out,
-                actor=getpass.getuser(),
+                actor=user(),
             )
     except ProtocolError as error:
         raise Misconfigured(str(error)) from error

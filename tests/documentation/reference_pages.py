@@ -6,15 +6,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import typer
 import typer.main
-from click import Command, Context, Group
 from pydantic import BaseModel
 
 from voxtrial.daemon.cli import app
+from voxtrial.daemon.network.conformance import statement
 from voxtrial.daemon.settings import Settings
 from voxtrial.db import states
 
-REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
+DOCS = Path(__file__).parents[2] / "docs"
 HEADER = "<!-- Written by `make docs` from the code. -->\n\n"
 
 
@@ -56,25 +57,29 @@ def commands_page() -> str:
     """Return the help of every command."""
     lines = [HEADER + "# Commands\n"]
     for name, command in _commands(typer.main.get_command(app), "voxtrial"):
-        context = Context(command, info_name=name)
-        lines.append(f"\n## {name}\n\n{(command.help or '').strip()}\n\n")
-        rows = [p.get_help_record(context) for p in command.params]
-        for row in filter(None, rows):
-            lines.append(f"- `{row[0]}` {' '.join(row[1].split())}\n")
+        lines.append(f"\n## {name}\n\n{_unwrapped(command.help)}\n\n")
+        context = typer.Context(command, info_name=name)
         for parameter in command.params:
-            if parameter.param_type_name == "argument":
-                lines.append(
-                    f"- `{parameter.make_metavar(context)}` {getattr(parameter, 'help', '') or ''}\n"
-                )
+            record = parameter.get_help_record(context)
+            if record is None:
+                shown, text = parameter.make_metavar(context), getattr(parameter, "help", "") or ""
+            else:
+                shown, text = record
+            lines.append(f"- `{shown}` {' '.join(text.split())}\n")
     return "".join(lines)
 
 
-def _commands(command: Command, name: str) -> Iterator[tuple[str, Command]]:
-    if isinstance(command, Group):
-        for key, child in sorted(command.commands.items()):
-            yield from _commands(child, f"{name} {key}")
-    else:
+def _unwrapped(text: str | None) -> str:
+    return "\n\n".join(" ".join(part.split()) for part in (text or "").split("\n\n"))
+
+
+def _commands(command: Any, name: str) -> Iterator[tuple[str, Any]]:
+    children = getattr(command, "commands", None)
+    if children is None:
         yield name, command
+        return
+    for key, child in sorted(children.items()):
+        yield from _commands(child, f"{name} {key}")
 
 
 def states_page() -> str:
@@ -92,9 +97,19 @@ def states_page() -> str:
     return "".join(lines)
 
 
-PAGES = {"settings.md": settings_page, "commands.md": commands_page, "states.md": states_page}
+def conformance_page() -> str:
+    """Return the conformance statement of the default configuration."""
+    return HEADER + statement(Settings())
+
+
+PAGES = {
+    "conformance/dicom.md": conformance_page,
+    "reference/commands.md": commands_page,
+    "reference/settings.md": settings_page,
+    "reference/states.md": states_page,
+}
 
 if __name__ == "__main__":
-    REFERENCE.mkdir(parents=True, exist_ok=True)
     for file, page in PAGES.items():
-        (REFERENCE / file).write_text(page(), encoding="utf-8")
+        (DOCS / file).parent.mkdir(parents=True, exist_ok=True)
+        (DOCS / file).write_text(page(), encoding="utf-8")
