@@ -15,6 +15,8 @@ from voxtrial.daemon.errors import Refused, Retryable
 
 MIB = 2**20
 FLOAT_BYTES = 4
+WORKSPACE_MIB = 64.0
+"""What the kernels and the allocator take beside the activations."""
 RESERVE = 0.9
 """Share of the available memory that a plan may fill."""
 
@@ -47,7 +49,7 @@ def plan(
         Channels that are held for the whole volume: input, answers, weights of the blend.
     """
     return MemoryPlan(
-        window_mib=math.prod(window) * peak_channels * FLOAT_BYTES / MIB,
+        window_mib=math.prod(window) * peak_channels * FLOAT_BYTES / MIB + WORKSPACE_MIB,
         volume_mib=math.prod(shape) * volume_channels * FLOAT_BYTES / MIB,
     )
 

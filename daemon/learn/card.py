@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -13,6 +11,7 @@ from numpy.typing import NDArray
 
 from voxtrial.daemon.learn.held_out import Detection, ScannerFigures
 from voxtrial.daemon.models.store import StoredModel
+from voxtrial.daemon.models.toml import lines as toml_lines
 
 VERSION = "1.0.0"
 SCREENING_SENSITIVITY = 0.95
@@ -70,14 +69,6 @@ def manifest(cut: float, points: Sequence[Cut], *, receptive_radius: int, weight
     """Return ``model.toml``."""
     halo = -(-receptive_radius // 8) * 8
     seen = 2 * receptive_radius + 1
-    steps = "\n".join(
-        "  {" + ", ".join(f"{key} = {json.dumps(value)}" for key, value in step.items()) + "},"
-        for step in RECIPE
-    )
-    steps = "\n".join(
-        "  {" + ", ".join(f"{key} = {json.dumps(value)}" for key, value in step.items()) + "},"
-        for step in RECIPE
-    )
     frozen = "\n".join(
         f"""
 [[operating_points]]
@@ -102,7 +93,7 @@ family = ["123110", "DCM", "Artificial Intelligence"]
 role = "ct"
 selector = {{ modality = "CT", minimum_slices = 3, maximum_slice_spacing_mm = 5.5, prefer = "thinnest" }}
 recipe = [
-{steps}
+{toml_lines(RECIPE)}
 ]
 
 [engine]

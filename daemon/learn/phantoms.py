@@ -19,6 +19,8 @@ from voxtrial.daemon.volume import Grid, Mask
 
 TRUTH_SPACING_MM = 0.5
 LUNG_HU, SOFT_TISSUE_HU = -850.0, 40.0
+LAYOUTS = 50
+"""How often wall, sizes and places are drawn again before a field counts as too small."""
 CLEARANCE_MM = 2.0
 """Between the body of a nodule and the nearest vessel or wall."""
 
@@ -81,23 +83,33 @@ def chest_phantom(
         Density of the trunks; each carries branches.
     wall
         Whether the chest wall enters at one side; None: in every third field.
+
+    Raises
+    ------
+    ValueError
+        The nodules do not fit into the field.
     """
     shape = tuple(round(extent / TRUTH_SPACING_MM) for extent in field_mm)
     grid = _centred_grid((shape[0], shape[1], shape[2]))
     if classes is None:
         classes = [bool(c) for c in rng.integers(0, 2, rng.integers(1, 3))]
-    has_wall = bool(rng.random() < 1 / 3) if wall is None else wall
     hu = LUNG_HU + _parenchyma(rng, grid.shape)
-    solid = _chest_wall(rng, grid.shape) if has_wall else np.zeros(grid.shape, np.float32)
-    radii = [float(rng.uniform(*radius_mm)) for _ in classes]
-    centres = _places(rng, solid, radii)
+    for _ in range(LAYOUTS):
+        has_wall = bool(rng.random() < 1 / 3) if wall is None else wall
+        solid = _chest_wall(rng, grid.shape) if has_wall else np.zeros(grid.shape, np.float32)
+        radii = [float(rng.uniform(*radius_mm)) for _ in classes]
+        centres = _places(rng, solid, radii)
+        if len(centres) == len(classes):
+            break
+    else:
+        raise ValueError(f"{len(classes)} nodules do not fit into a field of {field_mm} mm")
     _add_vessels(rng, solid, centres, radii, vessels_per_litre * float(np.prod(field_mm)) * 1e-6)
     hu += solid * (SOFT_TISSUE_HU - hu)
     labels = np.zeros(grid.shape, np.uint8)
     nodules = [
         _add_nodule(rng, hu, labels, grid, number, centre, radius, malignant)
         for number, (centre, radius, malignant) in enumerate(
-            zip(centres, radii, classes, strict=False), start=1
+            zip(centres, radii, classes, strict=True), start=1
         )
     ]
     return Phantom(hu=hu, labels=labels, grid=grid, nodules=tuple(nodules))
