@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from voxtrial.daemon.commands.radiomics_stability import radiomics_stability
 from voxtrial.daemon.errors import Refused
 
 if TYPE_CHECKING:
@@ -24,6 +25,7 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command("radiomics")(radiomics)
     app.command("radiomics-certificate")(radiomics_certificate)
+    app.command("radiomics-stability")(radiomics_stability)
 
 
 def radiomics(
@@ -50,8 +52,8 @@ def radiomics(
     from voxtrial.daemon.radiomics.configuration import load
 
     configuration = load(config)
-    volume = _read_image(image)
-    region = _read_region(mask, volume, roi)
+    volume = read_image(image)
+    region = read_region(mask, volume, roi)
     features = _extract_with_progress(volume, region, configuration)
     text = _as_json(features, region) if as_json else _as_csv(features)
     _write(text, output, f"{len(features)} features")
@@ -103,7 +105,8 @@ def radiomics_certificate(
         raise typer.Exit(1)
 
 
-def _read_image(path: Path) -> Volume:
+def read_image(path: Path) -> Volume:
+    """Return the image of a NIfTI file or of a folder with one DICOM series."""
     from voxtrial.daemon.dicom import nifti, pixels
 
     if not path.exists():
@@ -111,7 +114,8 @@ def _read_image(path: Path) -> Volume:
     return nifti.read_volume(path) if nifti.is_nifti(path) else pixels.read_folder(path)
 
 
-def _read_region(path: Path, volume: Volume, roi: str | None) -> Mask:
+def read_region(path: Path, volume: Volume, roi: str | None) -> Mask:
+    """Return the one region of an RTSTRUCT, SEG or NIfTI file, or the one called ``roi``."""
     from voxtrial.daemon.dicom import masks
 
     if path.is_dir():
@@ -163,8 +167,8 @@ def _features_of_phantoms(
     computed = {}
     for dataset, paths, configuration in wanted:
         if paths is not None:
-            volume = _read_image(paths[0])
-            region = _read_region(paths[1], volume, None)
+            volume = read_image(paths[0])
+            region = read_region(paths[1], volume, None)
             computed[dataset] = _extract_with_progress(volume, region, configuration)
     return computed
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+from phantoms import axial_grid, sphere
 from typer.testing import CliRunner
 
 from voxtrial.daemon.cli import app
 from voxtrial.daemon.dicom import masks, nifti, pixels
-from voxtrial.daemon.errors import Refused
+from voxtrial.daemon.errors import Misconfigured, Refused
 from voxtrial.daemon.radiomics.configuration import load
 from voxtrial.daemon.radiomics.extract import FAMILIES, extract
 from voxtrial.daemon.volume import Mask, Volume
@@ -118,3 +119,32 @@ def test_an_empty_mask_is_refused_in_one_sentence(tmp_path: Path) -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="There is no image"):
         run(tmp_path / "none", tmp_path / "none.nii.gz")
+
+
+def test_stability_of_two_cases_is_a_table_of_icc(tmp_path: Path) -> None:
+    """Two tumours of 3 and 11 mL: twelve disturbances leave their volumes apart."""
+    for name, radius in (("small", 9.0), ("large", 14.0)):
+        grid = axial_grid((20, 40, 40), (3.0, 1.5, 1.5))
+        array = np.random.default_rng(int(radius)).normal(40, 20, grid.shape).round().astype(np.int16)
+        nifti.write(Volume(array=array, affine=grid.affine), tmp_path / f"{name}.nii.gz")
+        inside = sphere(grid.shape, (3.0, 1.5, 1.5), radius)
+        nifti.write(Mask(array=inside, affine=grid.affine), tmp_path / f"{name}-mask.nii.gz")
+    cases = tmp_path / "cases.csv"
+    cases.write_text("image,mask\nsmall.nii.gz,small-mask.nii.gz\nlarge.nii.gz,large-mask.nii.gz\n")
+    result = CliRunner().invoke(app, ["radiomics-stability", str(cases)], catch_exceptions=False)
+    rows = list(csv.DictReader(result.stdout.splitlines()))
+    assert len(rows) == 210
+    volume = next(row for row in rows if row["ibsi_id"] == "YEKZ")
+    assert float(volume["ci_low"]) > 0.8
+    assert float(volume["icc"]) > 0.95
+
+
+def test_a_list_of_cases_without_masks_is_named(tmp_path: Path) -> None:
+    cases = tmp_path / "cases.csv"
+    cases.write_text("image\nx.nii.gz\n")
+    with pytest.raises(Refused, match="There is no image"):
+        CliRunner().invoke(app, ["radiomics-stability", str(cases)], catch_exceptions=False)
+    image, _ = two_labels(tmp_path)
+    cases.write_text(f"image\n{image.name}\n")
+    with pytest.raises(Misconfigured, match="has no column 'mask'"):
+        CliRunner().invoke(app, ["radiomics-stability", str(cases)], catch_exceptions=False)

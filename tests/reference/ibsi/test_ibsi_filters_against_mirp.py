@@ -1,7 +1,7 @@
 """Response maps of an arithmetic image at three voxels (corner, middle, face), as MIRP 2.7.0 gives them.
 
-MIRP passed IBSI 2. It calls the mirror boundary that repeats the border voxel ``reflect``. Its spectral filters
-take other frequencies than those of the Fourier coefficients: ours are held against closed forms instead.
+MIRP passed IBSI 2. It calls the mirror boundary that repeats the border voxel ``reflect``. Its spectral
+filters take other frequencies than those of the Fourier coefficients: ours are held against closed forms.
 """
 
 from __future__ import annotations
