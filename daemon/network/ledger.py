@@ -77,6 +77,14 @@ class Ledger:
     engine: Engine
     _waiting: deque[_Ticket] = field(default_factory=deque, init=False)
     _turn: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _connection: Connection | None = field(default=None, init=False)
+
+    def close(self) -> None:
+        """Give the connection back; the next record opens another."""
+        with self._turn:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
     def record(self, stored: Stored) -> Outcome:
         """Commit the row of ``stored``, together with those of others who wait.
@@ -111,8 +119,16 @@ class Ledger:
                 self._settle([ticket])
 
     def _commit(self, batch: list[_Ticket]) -> None:
-        with self.engine.begin() as connection:
-            outcomes = [_record(connection, ticket.stored) for ticket in batch]
+        # One connection is kept: taking one from the pool for every instance costs as much as an insert
+        if self._connection is None:
+            self._connection = self.engine.connect()
+        try:
+            with self._connection.begin():
+                outcomes = [_record(self._connection, ticket.stored) for ticket in batch]
+        except SQLAlchemyError:
+            self._connection.close()
+            self._connection = None
+            raise
         for ticket, outcome in zip(batch, outcomes, strict=True):
             ticket.outcome = outcome
 

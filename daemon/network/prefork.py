@@ -126,6 +126,7 @@ def _sweep(settings: Settings) -> None:
     engine = connect(settings.database_url)
     intake = intake_of(settings, engine)
     sweep(intake.spool, intake.ledger)
+    intake.ledger.close()
     engine.dispose()
 
 

@@ -30,7 +30,6 @@ from voxtrial.db.engine import connect
 
 LOGGER = logging.getLogger(__name__)
 DRAIN_SECONDS = 10.0
-ACCEPT_POLL_SECONDS = 0.1
 
 
 class Listener:
@@ -98,6 +97,7 @@ class Listener:
             time.sleep(0.02)
         for association in self._entity.active_associations:
             association.abort()
+        self.intake.ledger.close()
         if self._owns_engine and self._engine is not None:
             self._engine.dispose()
 
@@ -123,10 +123,7 @@ class Listener:
         )
         self._servers.append(server)
         threading.Thread(
-            target=server.serve_forever,
-            kwargs={"poll_interval": ACCEPT_POLL_SECONDS},
-            name="accept-tls" if secure else "accept",
-            daemon=True,
+            target=server.serve_forever, name="accept-tls" if secure else "accept", daemon=True
         ).start()
 
     def _new_association(self) -> EventDrivenAssociation:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import select
 import socket
 import ssl
 import struct
+import threading
 from collections.abc import Callable
 from typing import Any
 
 from pynetdicom import AE
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
-from voxtrial.daemon.network.reactor import EventDrivenAssociation
+from voxtrial.daemon.network.reactor import Bell, EventDrivenAssociation
 
 LOGGER = logging.getLogger(__name__)
 BACKLOG = 256
@@ -76,6 +78,9 @@ class Server(ThreadedAssociationServer):
         self._tls_context = tls_context
         self._on_tls_failure = on_tls_failure
         self._idle_seconds = idle_seconds
+        self._bell = Bell()
+        self._stopping = False
+        self._stopped = threading.Event()
         address = listening.getsockname() if isinstance(listening, socket.socket) else listening
         super().__init__(ae, address, ae.ae_title, [], request_handler=_Handler)
         ae._servers.append(self)
@@ -113,8 +118,36 @@ class Server(ThreadedAssociationServer):
             request = secured
         super().finish_request(request, client_address)
 
-    def service_actions(self) -> None:
-        """Leave garbage collection to Python; pynetdicom would collect everything once a minute."""
+    def serve_forever(self, poll_interval: float = 0.0) -> None:
+        """Accept until ``shutdown``; nothing wakes the thread but a connection or the bell.
+
+        A thread that wakes up by the clock takes the interpreter lock from those that receive.
+        """
+        assert self.socket is not None
+        poller = select.poll()
+        poller.register(self.socket, select.POLLIN)
+        poller.register(self._bell.fileno(), select.POLLIN)
+        while not self._stopping:
+            poller.poll()
+            if not self._stopping:
+                self._accept_one()
+        self._stopped.set()
+
+    def _accept_one(self) -> None:
+        try:
+            request, client_address = self.get_request()
+        except OSError:
+            return  # another worker was faster, or the peer is gone again
+        self.process_request(request, client_address)
+
+    def shutdown(self) -> None:
+        """Accept no more, and close the socket."""
+        self._stopping = True
+        self._bell.ring()
+        self._stopped.wait()
+        self._bell.close()
+        self.server_close()
+        self.ae._servers.remove(self)
 
     def _shake_hands(self, request: socket.socket, client_address: Any) -> ssl.SSLSocket | None:
         assert self._tls_context is not None

@@ -87,16 +87,16 @@ class Spool:
 
     def final_path(self, identity: Identity) -> Path:
         """Return where the object of ``identity``, whose UIDs have been validated, lies."""
-        return (
-            self.root
-            / identity.study_instance_uid
-            / identity.series_instance_uid
-            / f"{identity.sop_instance_uid}.dcm"
+        study, series, instance = (
+            identity.study_instance_uid,
+            identity.series_instance_uid,
+            identity.sop_instance_uid,
         )
+        return Path(f"{self.root}/{study}/{series}/{instance}.dcm")
 
     def relative(self, path: Path) -> str:
         """Return ``path`` below the data folder, as rows keep it."""
-        return path.relative_to(self.data).as_posix()
+        return os.fspath(path).removeprefix(f"{self.data}/")
 
     def make_series_folder(self, folder: Path) -> None:
         """Make the folder of a series; its name is durable when the durability says so."""
