@@ -34,5 +34,7 @@ def configure(level: int = logging.INFO) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
-    for chatty in ("apscheduler", "pynetdicom", "pydicom", "matplotlib", "numba", "fontTools"):
+    for chatty in ("pynetdicom", "pydicom", "matplotlib", "numba", "fontTools"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # The scheduler's own listener says the same with the name of the duty.
+    logging.getLogger("apscheduler").setLevel(logging.ERROR)

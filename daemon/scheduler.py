@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 
-from apscheduler.events import EVENT_JOB_MAX_INSTANCES, EVENT_JOB_MISSED, JobExecutionEvent
+from apscheduler.events import EVENT_JOB_MISSED, JobExecutionEvent
 from apscheduler.executors.pool import ThreadPoolExecutor
 from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
@@ -20,6 +20,9 @@ from apscheduler.triggers.interval import IntervalTrigger
 from voxtrial.daemon.errors import Misconfigured
 
 logger = logging.getLogger(__name__)
+logging.getLogger("apscheduler").setLevel(
+    logging.ERROR
+)  # a duty that is still busy when it is due is no news
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +53,7 @@ class Scheduler:
             job_defaults={"coalesce": True, "misfire_grace_time": None, "max_instances": 1},
             timezone="UTC",
         )
-        self._scheduler.add_listener(_report_missed, EVENT_JOB_MISSED | EVENT_JOB_MAX_INSTANCES)
+        self._scheduler.add_listener(_report_missed, EVENT_JOB_MISSED)
         for duty in duties:
             self._scheduler.add_job(
                 _run_once, IntervalTrigger(seconds=duty.every.total_seconds()), args=[duty], id=duty.name
@@ -99,4 +102,4 @@ def _run_once(duty: Duty) -> None:
 
 
 def _report_missed(event: JobExecutionEvent) -> None:
-    logger.warning("duty was still busy when it was due again", extra={"duty": event.job_id})
+    logger.warning("duty was missed", extra={"duty": event.job_id})

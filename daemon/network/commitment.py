@@ -67,9 +67,9 @@ def request(
     transaction_uid = transaction_uid or str(generate_uid())
     reports: list[CommitmentReport] = []
 
-    def on_report(event: evt.Event) -> int:
+    def on_report(event: evt.Event) -> tuple[int, None]:
         reports.append(parse(event.event_information))
-        return 0x0000
+        return 0x0000, None
 
     proposed = [(contexts.COMMITMENT, contexts.UNCOMPRESSED_SYNTAXES[:2])]
     with associate(

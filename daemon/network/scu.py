@@ -239,6 +239,8 @@ def _store_one(
         return _outcome(item, None, Verdict.TRANSIENT, str(error))
     status = answer.get("Status")
     reason = str(answer.get("ErrorComment", ""))
+    if status is None:
+        reason = "the peer did not answer the C-STORE"
     if status in COERCED:
         reason = reason or f"stored with coercion or warning {status:04X}"
     return _outcome(item, status, verdict(status), reason)
