@@ -62,7 +62,8 @@ KEPT_BY_MODULE = {
     "CT": """
         SliceThickness SpacingBetweenSlices KVP DataCollectionDiameter ReconstructionDiameter
         GantryDetectorTilt TableHeight RotationDirection ExposureTime XRayTubeCurrent Exposure FilterType
-        ConvolutionKernel FocalSpots SpiralPitchFactor SingleCollimationWidth TotalCollimationWidth CTDIvol""",
+        ConvolutionKernel FocalSpots SpiralPitchFactor SingleCollimationWidth TotalCollimationWidth
+        CTDIvol""",
     "MR": """
         ScanningSequence SequenceVariant ScanOptions MRAcquisitionType RepetitionTime EchoTime InversionTime
         NumberOfAverages ImagingFrequency ImagedNucleus EchoNumbers MagneticFieldStrength EchoTrainLength
@@ -84,7 +85,8 @@ KEPT_BY_MODULE = {
         PixelRepresentation PixelAspectRatio PixelPaddingValue PixelPaddingRangeLimit SmallestImagePixelValue
         LargestImagePixelValue RescaleIntercept RescaleSlope RescaleType WindowCenter WindowWidth
         VOILUTFunction LossyImageCompression LossyImageCompressionRatio LossyImageCompressionMethod
-        BurnedInAnnotation PixelPresentation VolumetricProperties VolumeBasedCalculationTechnique PixelData""",
+        BurnedInAnnotation PixelPresentation VolumetricProperties VolumeBasedCalculationTechnique
+        PixelData""",
     "functional groups": """
         SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence PixelMeasuresSequence
         PlanePositionSequence PlaneOrientationSequence PixelValueTransformationSequence FrameContentSequence

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from voxtrial.daemon.dicom.decoding import can_decode
-from voxtrial.daemon.dicom.elements import Header, Value, parsing, read_data_set
+from voxtrial.daemon.dicom.elements import parsing, read_data_set
+from voxtrial.daemon.dicom.header import Header, Value
 from voxtrial.daemon.errors import Refused
 from voxtrial.daemon.volume import Source, SourceInstance
 

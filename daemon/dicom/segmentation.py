@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from voxtrial.daemon.dicom.decoding import decode
-from voxtrial.daemon.dicom.elements import Value, parsing, read_data_set
+from voxtrial.daemon.dicom.elements import parsing, read_data_set
+from voxtrial.daemon.dicom.header import Value
 from voxtrial.daemon.dicom.plane import first_item, flattened, source_of
 from voxtrial.daemon.errors import Refused
 from voxtrial.daemon.volume import Affine, Grid, Mask, Source

@@ -16,7 +16,8 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from voxtrial.daemon.dicom.elements import PYDICOM_FAILURES, Header, quietly, read_data_set, read_header
+from voxtrial.daemon.dicom.elements import PYDICOM_FAILURES, quietly, read_data_set, read_header
+from voxtrial.daemon.dicom.header import Header
 from voxtrial.daemon.dicom.plane import Plane, plain_value, planes
 from voxtrial.daemon.dicom.splitting import split
 from voxtrial.daemon.errors import Refused

@@ -18,7 +18,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from voxtrial.daemon.dicom import geometry, masks, pixels, series
-from voxtrial.daemon.dicom.elements import read_with_pydicom, walk
+from voxtrial.daemon.dicom.elements import read_with_pydicom
+from voxtrial.daemon.dicom.walk import walk
 from voxtrial.daemon.errors import Refused
 from voxtrial.daemon.volume import Grid
 
@@ -104,6 +105,18 @@ values_by_vr = {
 }
 
 
+def nested(depth: int) -> Dataset:
+    """Return an item whose Modality must not be taken for the image's, with others inside."""
+    item = Dataset()
+    item.Modality = "XX"
+    if depth:
+        inner = nested(depth - 1)
+        inner.is_undefined_length_sequence_item = True
+        item.ReferencedImageSequence = [inner]
+        item["ReferencedImageSequence"].is_undefined_length = True
+    return item
+
+
 @st.composite
 def private_elements(draw: st.DrawFn) -> list[tuple[int, str, object]]:
     """Private elements of any length, nested ones too, before, between and after the groups that are read."""
@@ -127,10 +140,13 @@ def private_elements(draw: st.DrawFn) -> list[tuple[int, str, object]]:
     extra=private_elements(),
     explicit=st.booleans(),
     undefined=st.booleans(),
+    undefined_item=st.booleans(),
     signed=st.booleans(),
     seed=st.integers(0, 2**31),
 )
-def test_the_walk_and_pydicom_give_the_same_header_and_pixels(extra, explicit, undefined, signed, seed):
+def test_the_walk_and_pydicom_give_the_same_header_and_pixels(
+    extra, explicit, undefined, undefined_item, signed, seed
+):
     truth = np.random.default_rng(seed).integers(0, 4000, (2, 3, 4)).astype(np.int16)
 
     def edit(_: int, ds: Dataset) -> None:
@@ -141,16 +157,14 @@ def test_the_walk_and_pydicom_give_the_same_header_and_pixels(extra, explicit, u
             ds.add_new(tag, vr, value)
             if vr == "SQ":
                 ds[tag].is_undefined_length = undefined
+                value[0].is_undefined_length_sequence_item = undefined_item
 
     with tempfile.TemporaryDirectory() as folder:
         paths = stack(Path(folder), truth, edit=edit)
         walked, parsed = walk(paths[0]), read_with_pydicom(paths[0])
         volume = pixels.read_folder(Path(folder))
         decoded = [pydicom.dcmread(path).pixel_array for path in paths]
-    if undefined and any(vr == "SQ" for _, vr, _ in extra):
-        assert walked is None
-    else:
-        assert walked == parsed
+    assert walked == parsed
     assert parsed.pixel_location is not None
     assert np.array_equal(volume.array, decoded)
 
