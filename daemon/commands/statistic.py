@@ -36,6 +36,26 @@ def list_statistics(
                 typer.echo(f"  {name:<42} {summary}")
 
 
+@group.command("show")
+def show_statistic(
+    name: Annotated[str, typer.Argument(help="Name as the list prints it.", show_default=False)],
+) -> None:
+    """Show what goes into a statistic, what comes out, and which convention it follows."""
+    import inspect
+
+    from voxtrial.validation.registry import find
+    from voxtrial.validation.tables import StatisticError
+
+    try:
+        statistic = find(name)
+    except StatisticError as error:
+        raise Misconfigured(str(error)) from error
+    typer.echo(f"{name}\n")
+    typer.echo(inspect.getdoc(statistic.compute) or "")
+    if statistic.values:
+        typer.echo(f"\nValues\n------\n{', '.join(statistic.values)}")
+
+
 @group.command("run")
 def run_statistics(
     cases: Annotated[

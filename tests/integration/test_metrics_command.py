@@ -182,6 +182,13 @@ def test_list_is_the_catalogue():
     assert len(names) >= 70
 
 
+def test_statistic_shows_its_inputs_values_and_references():
+    shown = CliRunner().invoke(app, ["statistic", "show", "lin_ccc"])
+    for part in ("Inputs: ``x``, ``y``", "scale_shift", "Biometrics 1989"):
+        assert part in shown.output
+    assert isinstance(CliRunner().invoke(app, ["statistic", "show", "lin"]).exception, Misconfigured)
+
+
 def test_listing_and_running_import_no_torch(tmp_path):
     path = write_case(tmp_path, "one", "multiplicity", {"p": [0.01]})
     code = (
