@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from voxtrial.validation.product_limit import BEYOND
 from voxtrial.validation.proportions import normal_quantile
 from voxtrial.validation.registry import Undefined, Values, statistic
-from voxtrial.validation.survival import BEYOND
 from voxtrial.validation.tables import (
     Floats,
     Inputs,

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from voxtrial.validation.product_limit import censored_times, column_names, kaplan_meier_estimator
 from voxtrial.validation.proportions import normal_quantile
 from voxtrial.validation.registry import Undefined, Values, statistic
 from voxtrial.validation.scored_cases import Flags, require_both_classes, scored_cases
-from voxtrial.validation.survival import censored_times, column_names, kaplan_meier_estimator
 from voxtrial.validation.tables import Floats, Inputs, StatisticError, Tables, confidence, parameter, vector
 
 
@@ -109,7 +109,8 @@ def decision_curve_survival(tables: Tables, inputs: Inputs) -> tuple[Values, Seq
     """Compare ``predictors`` (risks at ``horizon``) for censored times at ``thresholds``.
 
     True and false positives come from the Kaplan-Meier risk at the horizon among the patients treated; where
-    their follow-up ends before the horizon that risk, and the net benefit, is not defined.
+    their follow-up ends before the horizon that risk, and the net benefit, is not defined. The interval joins
+    Greenwood's variance of the risk and the binomial one of the share treated.
 
     References
     ----------
@@ -122,15 +123,22 @@ def decision_curve_survival(tables: Tables, inputs: Inputs) -> tuple[Values, Seq
     if ((scores < 0) | (scores > 1)).any():
         raise StatisticError("A predictor lies outside [0, 1]; give the risk at the horizon.")
 
-    def risk(chosen: Flags) -> float:
+    def risk(chosen: Flags) -> tuple[float, float]:
+        """Return the risk at the horizon and Greenwood's variance."""
         if not chosen.any():
-            return 0.0
+            return 0.0, 0.0
         curve = kaplan_meier_estimator(data.time[chosen], data.event[chosen])
-        survival = float(curve.step(curve.survival, 1.0, np.array([horizon]))[0])
-        return 1 - survival if curve.longest >= horizon or survival == 0 else np.nan
+        at = np.array([horizon])
+        survival = float(curve.step(curve.survival, 1.0, at)[0])
+        if survival == 0:
+            return 1.0, 0.0
+        known = curve.longest >= horizon
+        greenwood = float(curve.step(curve.hazard_variance, 0.0, at)[0])
+        return 1 - survival if known else np.nan, survival**2 * greenwood
 
+    z = normal_quantile(confidence(inputs))
     odds = thresholds / (1 - thresholds)
-    overall = risk(np.ones(data.time.size, dtype=bool))
+    overall, _ = risk(np.ones(data.time.size, dtype=bool))
     if np.isnan(overall):
         raise Undefined(f"the follow-up ends before the horizon of {horizon:g}")
     values: dict[str, object] = {
@@ -139,11 +147,19 @@ def decision_curve_survival(tables: Tables, inputs: Inputs) -> tuple[Values, Seq
         "net_benefit_none": np.zeros(thresholds.size),
     }
     for name, score in zip(predictors, scores.T, strict=True):
-        benefit: list[object] = []
+        rows: list[tuple[object, object, object]] = []
         for t, o in zip(thresholds, odds, strict=True):
             treated = score >= t
-            own, share = risk(treated), float(treated.mean())
-            lost = Undefined(f"of those at or above {t:g} none is followed to the horizon")
-            benefit.append(lost if np.isnan(own) else own * share - (1 - own) * share * o)
-        values[f"net_benefit_{name}"] = benefit
+            (own, variance), share = risk(treated), float(treated.mean())
+            if np.isnan(own):
+                lost = Undefined(f"of those at or above {t:g} none is followed to the horizon")
+                rows.append((lost, lost, lost))
+                continue
+            gain = own * (1 + o) - o
+            se = np.sqrt((share * (1 + o)) ** 2 * variance + gain**2 * share * (1 - share) / score.size)
+            flat = Undefined("nobody, or everybody alike, is treated: no spread")
+            ends = [share * gain + sign * z * se if se > 1e-12 else flat for sign in (-1, 1)]
+            rows.append((share * gain, ends[0], ends[1]))
+        for suffix, column in zip(("", "_ci_low", "_ci_high"), zip(*rows, strict=True), strict=True):
+            values[f"net_benefit_{name}{suffix}"] = list(column)
     return values, data.notes

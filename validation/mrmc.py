@@ -14,6 +14,7 @@ import numpy as np
 
 from voxtrial.validation.delong import placements
 from voxtrial.validation.obuchowski_rockette import ReaderSummary, covariance_means, inference
+from voxtrial.validation.proportions import normal_quantile
 from voxtrial.validation.registry import Undefined, Values, statistic
 from voxtrial.validation.scored_cases import Flags, binary, require_both_classes
 from voxtrial.validation.tables import (
@@ -205,5 +206,19 @@ def mrmc_obuchowski_rockette(tables: Tables, inputs: Inputs) -> tuple[Values, Se
     if method == "unbiased" and metric != "empirical_auc":
         notes.append("of a proportion the unbiased covariance is DeLong's")
     values = inference(summary, confidence(inputs))
-    values["reader_estimates"] = summary.estimates.tolist()
-    return values, notes
+    return values | _by_reader(summary.estimates, covariance, confidence(inputs)), notes
+
+
+def _by_reader(estimates: Floats, covariance: Floats, level: float) -> dict[str, object]:
+    """Return each reader's estimate and interval, a list for each treatment."""
+    spread = np.sqrt(np.diag(covariance)).reshape(estimates.shape)
+    half = normal_quantile(level) * spread
+    flat = Undefined("the reader separates the cases, or rates all alike: no spread")
+    values: dict[str, object] = {"reader_estimates": estimates.tolist()}
+    for end, bounds in (("low", estimates - half), ("high", estimates + half)):
+        clipped = np.clip(bounds, 0.0, 1.0)
+        values[f"reader_ci_{end}"] = [
+            [bound if s > 1e-12 else flat for bound, s in zip(row, own, strict=True)]
+            for row, own in zip(clipped, spread, strict=True)
+        ]
+    return values

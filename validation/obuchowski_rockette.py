@@ -85,23 +85,18 @@ class _Target:
         self.put(**dict.fromkeys(names, Undefined(reason)))
 
     def differences(self, estimates: Floats, stderr: float, degrees: float) -> None:
-        """Put every pairwise difference; degrees of freedom infinite for a normal reference."""
+        """Put every pairwise difference, lists for more than one pair; infinite degrees mean a normal one."""
         found = np.array([estimates[i] - estimates[j] for i, j in combinations(range(estimates.size), 2)])
         half = float(_quantile(self.level, degrees)) * stderr
         ratio = found / stderr
         p = 2 * stats.t.sf(np.abs(ratio), degrees)
         ends = [*(found - half), *(found + half)]
-        single = found.size == 1
-        self.put(
-            diff_estimate=found[0] if single else found,
-            diff_stderr=stderr,
-            diff_ci=ends,
-            diff_p_value=p[0] if single else p,
-        )
-        name = "diff_t" if np.isfinite(degrees) else "diff_z"
-        self.put(**{name: ratio[0] if single else ratio})
+        columns = {"estimate": found, "stderr": np.full(found.size, stderr), "p_value": p}
+        columns["t" if np.isfinite(degrees) else "z"] = ratio
         if np.isfinite(degrees):
-            self.put(diff_df=degrees)
+            columns["df"] = np.full(found.size, degrees)
+        single = found.size == 1
+        self.put(diff_ci=ends, **{f"diff_{name}": c[0] if single else c for name, c in columns.items()})
 
     def means(self, estimates: Floats, variances: Floats, degrees: Sequence[float]) -> None:
         """Put the mean of every treatment with its interval; ends are all lower, then all upper."""

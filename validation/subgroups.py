@@ -13,10 +13,10 @@ from scipy import stats
 
 from voxtrial.validation.delong import NO_SPREAD, area, logit_interval
 from voxtrial.validation.multiplicity import holm
+from voxtrial.validation.product_limit import column_names
 from voxtrial.validation.proportions import wilson
 from voxtrial.validation.registry import Undefined, Values, statistic
 from voxtrial.validation.scored_cases import Flags, scored_cases
-from voxtrial.validation.survival import column_names
 from voxtrial.validation.tables import Floats, Inputs, StatisticError, Tables, confidence, parameter
 
 METRICS = ("auc", "sensitivity", "specificity")
