@@ -6,13 +6,14 @@ and after a restart of ours: the transaction UID is kept in SQL, and so is the r
 
 from __future__ import annotations
 
-import time
+import threading
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import evt
+from pynetdicom.dimse_messages import N_EVENT_REPORT_RSP
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -66,14 +67,22 @@ def request(
     """
     transaction_uid = transaction_uid or str(generate_uid())
     reports: list[CommitmentReport] = []
+    answered = threading.Event()
 
     def on_report(event: evt.Event) -> tuple[int, None]:
         reports.append(parse(event.event_information))
         return 0x0000, None
 
+    def on_sent(event: evt.Event) -> None:
+        if isinstance(event.message, N_EVENT_REPORT_RSP):
+            answered.set()
+
     proposed = [(contexts.COMMITMENT, contexts.UNCOMPRESSED_SYNTAXES[:2])]
     with associate(
-        peer, proposed, ae_title=ae_title, handlers=[(evt.EVT_N_EVENT_REPORT, on_report)]
+        peer,
+        proposed,
+        ae_title=ae_title,
+        handlers=[(evt.EVT_N_EVENT_REPORT, on_report), (evt.EVT_DIMSE_SENT, on_sent)],
     ) as association:
         if not association.accepted_contexts:
             raise Fatal(f"{peer} offers no storage commitment.")
@@ -88,9 +97,8 @@ def request(
             raise Retryable(f"{peer} did not take the commitment request (status {code}).")
         if code != 0x0000:
             raise Fatal(f"{peer} refused the commitment request with status {code:04X}.")
-        deadline = time.monotonic() + wait_seconds
-        while not reports and association.is_established and time.monotonic() < deadline:
-            time.sleep(0.01)
+        # Not released before our answer has left: a release that overtakes it breaks the state machine.
+        answered.wait(wait_seconds)
     return transaction_uid, reports[0] if reports else None
 
 
