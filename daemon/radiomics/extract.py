@@ -24,6 +24,7 @@ from voxtrial.daemon.radiomics import (
 from voxtrial.daemon.radiomics.aggregation import Values
 from voxtrial.daemon.radiomics.configuration import Configuration
 from voxtrial.daemon.radiomics.region import Placement, Region, prepare
+from voxtrial.daemon.radiomics.spatial_autocorrelation import stride
 from voxtrial.daemon.volume import Mask, Volume
 
 Aggregated = Iterable[tuple[str, Values]]
@@ -149,6 +150,8 @@ def _notes(volume: Volume, region: Region, rows: list[Feature]) -> Iterator[str]
     intensities = region.intensities
     if finer := finer_than_source(volume.grid, region.grid):
         yield finer
+    if (step := stride(region.intensity)) > 1:
+        yield f"Moran's I and Geary's C use one voxel in {step} along each axis of this large region."
     if intensities.size == 1:
         yield "The region has one voxel: it has no variation and no neighbours."
     elif intensities.min() == intensities.max():

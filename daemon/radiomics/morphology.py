@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
 from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
 from voxtrial.daemon.radiomics.aggregation import Values
-from voxtrial.daemon.radiomics.crop import box, extent
+from voxtrial.daemon.radiomics.spatial_autocorrelation import moran_and_geary
 from voxtrial.daemon.volume import Spacing
 
 Points = NDArray[np.float64]
@@ -52,7 +51,7 @@ def features(
     # The isoperimetric quotient of a sphere is 36 pi V^2 / A^3 = 1.
     quotient = 36 * np.pi * volume**2 / area**3
     values = image[intensity]
-    moran, geary = _spatial_autocorrelation(image, intensity, spacing)
+    moran, geary = moran_and_geary(image, intensity, spacing)
     return {
         ("Volume (mesh)", "RNU0"): volume,
         ("Volume (voxel counting)", "YEKZ"): len(voxels) * float(spacing.prod()),
@@ -147,46 +146,6 @@ def _centre_of_mass_shift(
         return float("nan")
     weighted = weights @ (np.argwhere(intensity) * spacing) / total
     return float(np.linalg.norm(voxels.mean(axis=0) - weighted))
-
-
-def _spatial_autocorrelation(
-    image: NDArray[np.float64], mask: NDArray[np.bool_], spacing: NDArray[np.float64]
-) -> tuple[float, float]:
-    """Moran's I and Geary's C over all pairs of voxels, weighted by their inverse distance.
-
-    The weight w depends on the displacement alone. A sum of w over n² pairs is then a sum over the spectrum
-    (Parseval) of the transform of w times those of mask and intensities: exact, in n log n steps. NaN where
-    the intensities do not vary.
-    """
-    near = box(*extent(mask), 0, mask.shape)
-    inside = mask[near].astype(float)
-    n = inside.sum()
-    x = np.where(mask[near], image[near] - image[mask].mean(), 0.0)
-    squares = x**2
-    if squares.sum() == 0:
-        return float("nan"), float("nan")
-    # Twice the size keeps the ends from meeting; an even last axis keeps the half spectrum simple.
-    shape = [fft.next_fast_len(2 * size, real=True) for size in inside.shape]
-    shape[-1] += shape[-1] % 2
-    offsets = [np.minimum(np.arange(m), m - np.arange(m)) * s for m, s in zip(shape, spacing, strict=True)]
-    distance = np.sqrt(offsets[0][:, None, None] ** 2 + offsets[1][:, None] ** 2 + offsets[2] ** 2)
-    distance[0, 0, 0] = np.inf
-    kernel = fft.rfftn(1 / distance).real
-    kernel[..., 1:-1] *= 2  # the half of the spectrum that a real transform leaves out
-    kernel /= distance.size
-    of_mask, of_x, of_squares = (fft.rfftn(field, shape) for field in (inside, x, squares))
-    weight = _spectral_sum(kernel, of_mask, of_mask)
-    products = _spectral_sum(kernel, of_x, of_x)
-    square_terms = _spectral_sum(kernel, of_mask, of_squares)
-    total_square = float(squares.sum())
-    moran = n / weight * products / total_square
-    geary = (n - 1) / weight * (square_terms - products) / total_square
-    return float(moran), float(geary)
-
-
-def _spectral_sum(kernel: NDArray[np.float64], a: NDArray[np.complex128], b: NDArray[np.complex128]) -> float:
-    """Sum over pairs (i, j) of w(i - j) a(i) b(j), from the transforms of all three."""
-    return float((kernel * (a.real * b.real + a.imag * b.imag)).sum())
 
 
 def _quotient(numerator: float, denominator: float) -> float:

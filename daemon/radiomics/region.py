@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from voxtrial.daemon.errors import Refused
 from voxtrial.daemon.harmonize.resample import array_to_grid, isotropic_grid, mask_to_grid
+from voxtrial.daemon.radiomics.aggregation import Dimension
 from voxtrial.daemon.radiomics.configuration import Configuration, Interpolation
 from voxtrial.daemon.radiomics.crop import Index, box, carried_over, cropped, extent
 from voxtrial.daemon.radiomics.discretise import fixed_bin_number, fixed_bin_size, lower_end
@@ -18,8 +20,8 @@ from voxtrial.daemon.radiomics.resegment import resegment
 from voxtrial.daemon.radiomics.zones import Zones, find_zones
 from voxtrial.daemon.volume import Grid, Mask, Spacing, Volume
 
-MAXIMUM_LEVELS = 1024
-"""More grey levels than this make co-occurrence matrices of gigabytes, and no sense as texture."""
+MAXIMUM_CELLS = 2**27
+"""Cells of the co-occurrence matrices of all slices and directions: 1 GB."""
 
 SUPPORT = 24
 """Source voxels about the region that are interpolated from. What a cubic B-spline sees further away weighs
@@ -164,9 +166,7 @@ def prepare(
         image, morphology, intensity = response[near], morphology[near], intensity[near]
     levels = np.zeros(image.shape, np.int32)
     levels[intensity] = _grey_levels(image[intensity], configuration)
-    if levels.max() > MAXIMUM_LEVELS:
-        message = f"The bins give {levels.max()} grey levels; at most {MAXIMUM_LEVELS} make sense as texture."
-        raise Refused(message, rule="too_many_grey_levels")
+    _check_levels(levels, configuration.texture.dimensions)
     return Region(image=image, morphology=morphology, intensity=intensity, levels=levels, grid=grid)
 
 
@@ -201,6 +201,16 @@ def _on_grid(
         message = f"The mask is empty after interpolation to {grid.spacing_mm} mm."
         raise Refused(message, rule="empty_mask")
     return np.round(image) if settings.round_intensities else image, inside, grid
+
+
+def _check_levels(levels: NDArray[np.int32], dimensions: Sequence[Dimension]) -> None:
+    """Refuse bins so small that the matrices of a single texture family exceed `MAXIMUM_CELLS`."""
+    n, slices = int(levels.max()), len(levels)
+    matrices = 13 if tuple(dimensions) == ("3D",) else 4 * slices
+    if matrices * n**2 > MAXIMUM_CELLS:
+        most = int((MAXIMUM_CELLS / matrices) ** 0.5)
+        message = f"The bins give {n} grey levels; texture of these {slices} slices has room for {most}."
+        raise Refused(message, rule="too_many_grey_levels")
 
 
 def _margin(grid: Grid) -> Index:

@@ -45,7 +45,7 @@ def values(features: Features) -> list[float]:
 seeds = st.integers(0, 2**32 - 1)
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=seeds, shift=st.tuples(*[st.integers(-1, 1)] * 3))
 def test_moving_image_and_region_by_whole_voxels_changes_nothing(
     seed: int, shift: tuple[int, int, int]
@@ -57,7 +57,7 @@ def test_moving_image_and_region_by_whole_voxels_changes_nothing(
     )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=seeds, axes=st.permutations([0, 1, 2]), flips=st.sets(st.integers(0, 2)))
 def test_turning_and_mirroring_changes_no_volumetric_feature(
     seed: int, axes: list[int], flips: set[int]
@@ -74,7 +74,7 @@ def test_turning_and_mirroring_changes_no_volumetric_feature(
     )
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=seeds, slope=st.integers(2, 9), intercept=st.integers(-1000, 1000))
 def test_texture_of_a_fixed_number_of_bins_does_not_know_the_unit(
     seed: int, slope: int, intercept: int
@@ -86,7 +86,7 @@ def test_texture_of_a_fixed_number_of_bins_does_not_know_the_unit(
     assert [values(after)[i] for i in texture] == [values(before)[i] for i in texture]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=seeds)
 def test_voxels_outside_the_region_are_seen_by_the_peak_alone(seed: int) -> None:
     image, mask = patient(seed)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydicom.sr._concepts_dict import concepts
 
 from voxtrial.daemon.radiomics.certificate import Certificate, Reference, certify, read_reference
 from voxtrial.daemon.radiomics.extract import FAMILIES, Features
@@ -79,3 +80,15 @@ def test_every_computed_value_has_a_published_one(
         if (dataset, row.ibsi_id, row.aggregation_id) not in printed
     ]
     assert unproven == [("config_C", "SKGS")]
+
+
+def test_identifiers_are_those_of_dicom(features_of: Callable[[str], Features]) -> None:
+    """DICOM codes IBSI features by the same identifiers (PS3.16 CID 7467, 7475 to 7479, 7500, 7501).
+
+    It has no codes for the intensities themselves, their peaks and the intensity-volume histogram, and four
+    for densities that have no consensus value.
+    """
+    coded = {code for meanings in concepts["IBSI"].values() for code in meanings}
+    uncoded = ("local_intensity", "intensity_statistics", "intensity_volume_histogram")
+    ours = {row.ibsi_id for row in features_of("digital_phantom") if row.family not in uncoded}
+    assert ours == coded - {"BRI8", "IQYR", "SWZ1", "ZH1A"}

@@ -7,13 +7,17 @@ import math
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from phantoms import sphere
+from phantoms import axial_grid, sphere
 from scipy import ndimage
 
-from voxtrial.daemon.radiomics import morphology, zones
+from voxtrial.daemon.radiomics import morphology, spatial_autocorrelation, zones
+from voxtrial.daemon.radiomics.configuration import Configuration, Discretisation
+from voxtrial.daemon.radiomics.extract import extract
 from voxtrial.daemon.radiomics.glcm import features as glcm_features
 from voxtrial.daemon.radiomics.local_intensity import features as local_features
 from voxtrial.daemon.radiomics.morphology import enclosing_ellipsoid_area
+from voxtrial.daemon.radiomics.spatial_autocorrelation import moran_and_geary
+from voxtrial.daemon.volume import Mask, Volume
 
 SPACING = (2.5, 1.0, 0.8)
 
@@ -76,6 +80,27 @@ def test_moran_and_geary_are_the_sums_over_all_pairs() -> None:
     geary = (n - 1) / (2 * w.sum()) * (w * (x[:, None] - x) ** 2).sum() / (d**2).sum()
     assert found["Moran’s I index", "N365"] == pytest.approx(moran, rel=1e-10)
     assert found["Geary’s C measure", "NPT7"] == pytest.approx(geary, rel=1e-10)
+
+
+def test_a_very_large_region_is_sampled_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With room for 4,096 coefficients a cube of 16 voxels is seen at every second one: spacing doubled."""
+    image = np.random.default_rng(8).normal(0, 20, (16, 16, 16))
+    mask = np.ones(image.shape, bool)
+    half = np.ascontiguousarray(image[::2, ::2, ::2])
+    expected = moran_and_geary(half, np.ones(half.shape, bool), np.array([2.0, 2.0, 2.0]))
+    assert spatial_autocorrelation.stride(mask) == 1
+    monkeypatch.setattr(spatial_autocorrelation, "MAXIMUM_SPECTRUM", 4096)
+    assert spatial_autocorrelation.stride(mask) == 2
+    assert moran_and_geary(image, mask, np.ones(3)) == pytest.approx(expected)
+    affine = axial_grid(image.shape).affine
+    found = extract(
+        Volume(array=image, affine=affine),
+        Mask(array=mask, affine=affine),
+        Configuration(name="large", discretisation=Discretisation(fixed_bin_number=8)),
+    )
+    assert found.notes == (
+        "Moran's I and Geary's C use one voxel in 2 along each axis of this large region.",
+    )
 
 
 def test_centre_of_mass_shift_of_one_bright_voxel() -> None:

@@ -45,8 +45,8 @@ def shifted(*voxels: float) -> Perturbation:
 
 @pytest.mark.parametrize("configuration", [EIGHT_BINS, load("A")], ids=["3D", "A"])
 def test_translation_by_whole_voxels_gives_icc_one_exactly(configuration: Configuration) -> None:
-    cases = [patient(seed) for seed in range(4)]
-    moves = [Perturbation(), shifted(1, 0, 0), shifted(0, -2, 3), shifted(-1, 4, -5)]
+    cases = [patient(seed) for seed in range(3)]
+    moves = [Perturbation(), shifted(1, 0, 0), shifted(-1, 4, -5)]
     found = stability(cases, moves, configuration, np.random.default_rng(0))
     assert len(found) == len(extract(*cases[0], configuration))
     assert {row.icc for row in found if not math.isnan(row.icc)} == {1.0}
@@ -82,7 +82,7 @@ def test_a_quarter_turn_of_square_voxels_changes_no_volumetric_texture() -> None
 def test_icc_of_the_mean_under_noise_is_the_ratio_of_variances() -> None:
     """Means with sd 5, noise with sd 60 over 64 voxels: 25 / (25 + 60² / 64) = 0.3077.
 
-    With 400 cases and 3 repeats the standard error of the ICC is about 0.03 (Donner 1986).
+    With 200 cases and 3 repeats the standard error of the ICC is about 0.045 (Donner 1986).
     """
     rng = np.random.default_rng(12)
     shape, affine = (6, 6, 6), axial_grid((6, 6, 6)).affine
@@ -90,13 +90,13 @@ def test_icc_of_the_mean_under_noise_is_the_ratio_of_variances() -> None:
     inside[1:5, 1:5, 1:5] = True
     cases = [
         (Volume(array=np.full(shape, mean), affine=affine), Mask(array=inside, affine=affine))
-        for mean in rng.normal(100, 5, 400)
+        for mean in rng.normal(100, 5, 200)
     ]
     found = stability(
         cases, [Perturbation(noise=60.0)] * 3, EIGHT_BINS, rng, families=("intensity_statistics",)
     )
     mean = next(row for row in found if row.ibsi_id == "Q4LE")
-    assert mean.icc == pytest.approx(25 / (25 + 60**2 / 64), abs=0.09)
+    assert mean.icc == pytest.approx(25 / (25 + 60**2 / 64), abs=0.13)
     assert mean.ci_low < 25 / (25 + 60**2 / 64) < mean.ci_high
 
 
