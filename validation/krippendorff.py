@@ -33,11 +33,15 @@ class Reliability:
     values: Floats
     numeric: bool
 
-    def coincidences(self) -> Floats:
-        """Return how often each pair of values meets in a unit, per unit: (units, values, values)."""
-        own = np.einsum("uc,ck->uck", self.counts, np.eye(self.values.size))
-        pairs = np.einsum("uc,uk->uck", self.counts, self.counts) - own
-        return np.asarray(pairs / (self.counts.sum(axis=1) - 1)[:, None, None])
+    def coincidences(self, times: Floats | None = None) -> Floats:
+        """Return how often each pair of values meets within units, (values, values).
+
+        ``times`` counts a unit more than once, or not at all: a resample.
+        """
+        shares = self.counts / (self.counts.sum(axis=1) - 1)[:, None]
+        if times is not None:
+            shares = shares * times[:, None]
+        return np.asarray(shares.T @ self.counts - np.diag(shares.sum(axis=0)))
 
 
 def reliability(frame: pd.DataFrame, levels: Sequence[object] | None = None) -> Reliability:
@@ -118,17 +122,16 @@ def krippendorff_alpha(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence
         )
     if not len(data.counts):
         raise Undefined("no unit was rated twice")
-    units = data.coincidences()
     values: dict[str, object] = {"n_units": len(data.counts), "n_pairable": int(data.counts.sum())}
     resamples = int(inputs.get("resamples", 0))
     for level in MEASUREMENT_LEVELS:
         if reason := _without_meaning(data, level):
             values[level] = Undefined(reason)
             continue
-        estimate = alpha(units.sum(axis=0), data.values, level)
+        estimate = alpha(data.coincidences(), data.values, level)
         values[level] = Undefined("only one value occurs") if np.isnan(estimate) else estimate
         if resamples:
-            low, high = _interval(units, data.values, level, inputs, resamples)
+            low, high = _interval(data, level, inputs, resamples)
             values |= {f"{level}_ci_low": low, f"{level}_ci_high": high}
     return values, notes
 
@@ -141,15 +144,9 @@ def _without_meaning(data: Reliability, level: str) -> str:
     return ""
 
 
-def _interval(
-    units: Floats, values: Floats, level: str, inputs: Inputs, resamples: int
-) -> tuple[object, object]:
+def _interval(data: Reliability, level: str, inputs: Inputs, resamples: int) -> tuple[object, object]:
     generator = stream(int(inputs.get("seed", 0)), "krippendorff_alpha", level)
-    n = len(units)
-    replicates = np.array(
-        [
-            alpha(np.tensordot(generator.multinomial(n, np.full(n, 1 / n)), units, axes=1), values, level)
-            for _ in range(resamples)
-        ]
-    )
-    return percentile_interval(replicates, confidence(inputs))
+    n = len(data.counts)
+    drawn = generator.multinomial(n, np.full(n, 1 / n), size=resamples).astype(float)
+    replicates = [alpha(data.coincidences(times), data.values, level) for times in drawn]
+    return percentile_interval(np.array(replicates), confidence(inputs))

@@ -6,10 +6,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.optimize import linear_sum_assignment
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from voxtrial.validation.registry import Undefined, Values, statistic
 from voxtrial.validation.segmentation import Masks, Spacing, built_pair, check_pair
-from voxtrial.validation.surface_kernels import overlap
+from voxtrial.validation.surface_kernels import Indices, overlap
 from voxtrial.validation.tables import Floats, Inputs, StatisticError, Tables
 
 Labels = NDArray[np.int32]
@@ -51,16 +53,16 @@ def lesion_detection(
     reference, test = reference[around], test[around]
     a, volume_a = _components(reference, minimum_volume_mm3 / voxel)
     b, volume_b = _components(test, minimum_volume_mm3 / voxel)
-    shared = _shared_voxels(a, b, volume_a.size, volume_b.size)
-    iou = shared / (volume_a[:, None] + volume_b[None, :] - shared)
-    allowed = (shared > 0) & (iou >= minimum_iou)
-    rows, columns = linear_sum_assignment(np.where(allowed, iou, 0), maximize=True)
-    matched = allowed[rows, columns]
-    rows, columns = rows[matched], columns[matched]
+    rows, columns, shared = _shared_voxels(a, b, volume_b.size)
+    iou = shared / (volume_a[rows] + volume_b[columns] - shared)
+    allowed = iou >= minimum_iou
+    matched = _matched(rows[allowed], columns[allowed], iou[allowed], volume_a.size, volume_b.size)
+    hit = np.flatnonzero(allowed)[matched]
+    rows, columns, shared = rows[hit], columns[hit], shared[hit]
     hits, lesions, findings = rows.size, volume_a.size, volume_b.size
     detected = np.zeros(lesions, dtype=int)
     detected[rows] = 1
-    dice = 2 * shared[rows, columns] / (volume_a[rows] + volume_b[columns])
+    dice = 2 * shared / (volume_a[rows] + volume_b[columns])
     return {
         "n_lesions": lesions,
         "n_findings": findings,
@@ -89,10 +91,31 @@ def _components(mask: Masks, minimum_voxels: float) -> tuple[Labels, Floats]:
     return renumbered[found], sizes[kept].astype(float)
 
 
-def _shared_voxels(a: Labels, b: Labels, n_a: int, n_b: int) -> Floats:
+def _shared_voxels(a: Labels, b: Labels, n_b: int) -> tuple[Indices, Indices, Floats]:
+    """Return the pairs of components that overlap, from 0, and the voxels that they share."""
     both = (a > 0) & (b > 0)
-    pairs = (a[both].astype(np.int64) - 1) * n_b + b[both] - 1
-    return np.bincount(pairs, minlength=n_a * n_b).reshape(n_a, n_b).astype(float)
+    pairs, counts = np.unique((a[both].astype(np.int64) - 1) * n_b + b[both] - 1, return_counts=True)
+    return pairs // max(n_b, 1), pairs % max(n_b, 1), counts.astype(float)
+
+
+def _matched(rows: Indices, columns: Indices, iou: Floats, n_a: int, n_b: int) -> NDArray[np.bool_]:
+    """Return which pairs the best one-to-one matching holds.
+
+    Components that reach each other through overlaps are matched on their own, so that thousands of stray
+    components cost no more than the few that meet.
+    """
+    graph = coo_array((np.ones(rows.size), (rows, n_a + columns)), shape=(n_a + n_b, n_a + n_b))
+    _, cluster = connected_components(graph, directed=False)
+    order = np.argsort(cluster[rows], kind="stable")
+    chosen = np.zeros(rows.size, np.bool_)
+    for part in np.split(order, np.flatnonzero(np.diff(cluster[rows][order])) + 1):
+        own_rows, r = np.unique(rows[part], return_inverse=True)
+        own_columns, c = np.unique(columns[part], return_inverse=True)
+        gain = np.zeros((own_rows.size, own_columns.size))
+        gain[r, c] = iou[part]
+        partner = dict(zip(*linear_sum_assignment(gain, maximize=True), strict=True))
+        chosen[part] = [partner.get(i) == j for i, j in zip(r, c, strict=True)]
+    return chosen
 
 
 @statistic("lesion_detection")

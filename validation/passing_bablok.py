@@ -18,12 +18,17 @@ def pairwise_slopes(x: Floats, y: Floats) -> Floats:
 
     Pairs of identical points and slopes of exactly -1 are left out; a vertical pair has slope +inf or -inf.
     """
-    first, second = np.triu_indices(x.size, 1)
-    dx, dy = x[second] - x[first], y[second] - y[first]
-    some = (dx != 0) | (dy != 0)
-    with np.errstate(divide="ignore"):
-        slopes = dy[some] / dx[some]
-    return np.sort(slopes[slopes != -1])
+    slopes = np.empty(x.size * (x.size - 1) // 2)
+    filled = 0
+    for i in range(x.size - 1):
+        with np.errstate(divide="ignore", invalid="ignore"):
+            slope = (y[i + 1 :] - y[i]) / (x[i + 1 :] - x[i])
+        slope = slope[~np.isnan(slope) & (slope != -1)]
+        slopes[filled : filled + slope.size] = slope
+        filled += slope.size
+    slopes = slopes[:filled]
+    slopes.sort()
+    return slopes
 
 
 @statistic("passing_bablok", values=VALUES)

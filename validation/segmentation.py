@@ -164,13 +164,26 @@ def built_mask(shapes: Sequence[Mapping[str, Any]], shape: Sequence[int], spacin
                 tuple(slice(o, o + size) for o, size in zip(part["origin"], part["size"], strict=True))
             ] = True
         elif kind in ("sphere", "ellipsoid"):
-            radii = part.get("radii_mm", [part.get("radius_mm")] * 3)
-            scaled = zip(centres, part["center_mm"], radii, strict=True)
-            region |= sum(((x - centre) / radius) ** 2 for x, centre, radius in scaled) <= 1
+            region |= _within(centres, part["center_mm"], _radii(part))
         else:
             raise StatisticError(f"There is no shape {kind!r}; known are empty, box, sphere and ellipsoid.")
         mask = mask & ~region if part.get("op") == "subtract" else mask | region
     return mask
+
+
+def _radii(part: Mapping[str, Any]) -> list[float]:
+    """Return the radius of a sphere, or the three semi-axes of an ellipsoid, mm."""
+    name = next((name for name in ("radius_mm", "radii_mm", "semi_axes_mm") if name in part), None)
+    if name is None:
+        raise StatisticError(f"A {part['shape']} needs radius_mm, or semi_axes_mm for three of them.")
+    return [float(radius) for radius in np.broadcast_to(part[name], 3 if np.ndim(part[name]) else 1)]
+
+
+def _within(centres: Sequence[NDArray[Any]], centre: Sequence[float], radii: Sequence[float]) -> Masks:
+    offsets = [x - c for x, c in zip(centres, centre, strict=True)]
+    if len(radii) == 1:  # compared as squares: a centre at exactly the radius is inside
+        return np.asarray(sum(offset**2 for offset in offsets) <= radii[0] ** 2)
+    return np.asarray(sum((offset / r) ** 2 for offset, r in zip(offsets, radii, strict=True)) <= 1)
 
 
 def built_pair(inputs: Inputs) -> tuple[Masks, Masks, Spacing]:

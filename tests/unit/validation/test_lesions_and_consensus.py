@@ -48,6 +48,14 @@ def test_matching_maximises_the_whole_and_not_the_first_pair():
     assert lesion_detection(reference, test, MM)["n_detected"] == 2
 
 
+def test_thousands_of_stray_components_are_matched_apart_from_one_another():
+    """A checkered prediction of 27,000 single voxels over as many lesions: every one meets its own."""
+    mask = np.zeros((60, 60, 60), bool)
+    mask[::2, ::2, ::2] = True
+    found = lesion_detection(mask, mask, MM)
+    assert found["n_detected"] == found["n_lesions"] == 27_000
+
+
 def test_weak_overlap_is_no_hit():
     """One shared voxel column: IoU 9/45 = 0.2."""
     reference, test = boxes((1, 1, 1)), boxes((1, 1, 3))

@@ -188,8 +188,16 @@ def test_shapes_are_united_and_subtracted_in_order():
     shapes = [
         {"shape": "box", "origin": [0, 0, 0], "size": [4, 4, 4]},
         {"shape": "sphere", "center_mm": [2, 2, 2], "radius_mm": 1, "op": "subtract"},
-        {"shape": "ellipsoid", "center_mm": [2, 2, 2], "radii_mm": [0.5, 0.5, 0.5]},
+        {"shape": "ellipsoid", "center_mm": [2, 2, 2], "semi_axes_mm": [0.5, 0.5, 0.5]},
     ]
     assert built_mask(shapes, (5, 5, 5), (1, 1, 1)).sum() == 64 - 7 + 1
     with pytest.raises(StatisticError, match="no shape 'cone'"):
         built_mask([{"shape": "cone"}], (5, 5, 5), (1, 1, 1))
+
+
+def test_voxel_at_exactly_the_radius_is_inside():
+    """6² + 8² = 10²: in the squares nothing is rounded."""
+    mask = built_mask([{"shape": "sphere", "center_mm": [0, 0, 0], "radius_mm": 10}], (1, 11, 11), (1, 1, 1))
+    assert mask[0, 6, 8]
+    assert mask[0, 8, 6]
+    assert mask[0, 10, 0]
