@@ -1,6 +1,6 @@
 """Read DICOM files: headers by the walk where it can, the rest by pydicom, every failure as a refusal.
 
-Compressed, deflated and big-endian files and those without file meta information go to pydicom; the values
+Deflated and big-endian files, those without file meta information and damaged ones go to pydicom; the values
 are the same either way.
 """
 
@@ -23,9 +23,9 @@ from pydicom.tag import Tag
 from voxtrial.daemon.dicom.header import (
     BINARY,
     ELEMENTS,
+    NATIVE,
     PIXEL_DATA,
     UNDEFINED_LENGTH,
-    WALKABLE,
     Header,
     PixelLocation,
     converted,
@@ -83,11 +83,7 @@ def read_with_pydicom(path: Path) -> Header:
     syntax = str(getattr(data_set.file_meta, "TransferSyntaxUID", ""))
     pixel_data = raw.get(Tag(PIXEL_DATA))
     location = None
-    if (
-        isinstance(pixel_data, RawDataElement)
-        and syntax in WALKABLE
-        and pixel_data.length != UNDEFINED_LENGTH
-    ):
+    if isinstance(pixel_data, RawDataElement) and syntax in NATIVE and pixel_data.length != UNDEFINED_LENGTH:
         held = min(pixel_data.length, path.stat().st_size - pixel_data.value_tell)
         location = PixelLocation(offset=pixel_data.value_tell, length=held)
     return Header(

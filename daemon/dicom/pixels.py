@@ -11,6 +11,7 @@ PS3.3 C.7.6.3 (image pixel), C.11.1 (modality LUT), C.8.9.1 (PET units), C.7.5.1
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -62,9 +63,7 @@ def read(
     ``PixelPaddingValue`` (and ``PixelPaddingRangeLimit``), when the slices agree on it.
     """
     geometry = check(series, allow_tilt=allow_tilt)
-    rescale = [
-        (plane.number("RescaleSlope", 1.0), plane.number("RescaleIntercept")) for plane in series.files
-    ]
+    rescale = [_rescale(plane) for plane in series.files]
     exact = _rescaled_in_place(series.files, rescale)
     return Volume(
         array=_rescaled_to_float(series.files, rescale) if exact is None else exact,
@@ -114,6 +113,9 @@ def stored_type(plane: Plane) -> np.dtype[Any]:
     if bits not in {8, 16, 32}:
         message = f"{plane.path.name} stores {bits} bits a pixel; volumes are read from 8, 16 or 32"
         raise Refused(message, rule="undecodable")
+    if not 0 < plane.integer("BitsStored", bits) <= bits:
+        message = f"{plane.path.name} stores {plane.integer('BitsStored')} of {bits} allocated bits"
+        raise Refused(message, rule="malformed_header")
     return np.dtype(f"<{'i' if plane.integer('PixelRepresentation') else 'u'}{bits // 8}")
 
 
@@ -165,30 +167,52 @@ def _decode(plane: Plane, out: NDArray[Any], parsed: dict[Path, Dataset]) -> Non
     out[...] = decoded
 
 
+def _rescale(plane: Plane) -> tuple[float, float]:
+    """Return slope and intercept."""
+    slope, intercept = plane.number("RescaleSlope", 1.0), plane.number("RescaleIntercept")
+    if not (math.isfinite(slope) and math.isfinite(intercept) and slope):
+        message = f"{plane.path.name}: RescaleSlope {slope} and RescaleIntercept {intercept} are no rescaling"
+        raise Refused(message, rule="malformed_header")
+    return slope, intercept
+
+
 def _rescaled_in_place(
     files: tuple[Plane, ...], rescale: list[tuple[float, float]]
 ) -> NDArray[np.int16] | None:
-    """Return the volume as int16 if every slice has slope 1 and an integer intercept, and all values fit."""
+    """Return the volume as int16 if slopes and intercepts are integers and all values fit."""
     dtype = stored_type(files[0])
-    if dtype.itemsize > 2 or any(slope != 1 or intercept % 1 for slope, intercept in rescale):
+    if dtype.itemsize > 2 or any(slope % 1 or intercept % 1 for slope, intercept in rescale):
         return None
     volume = np.empty((len(files), *files[0].shape), np.int16)
     scratch = np.empty(files[0].shape, dtype)
     parsed: dict[Path, Dataset] = {}
-    for plane, into, (_, intercept) in zip(files, volume, rescale, strict=True):
+    for plane, into, (slope, intercept) in zip(files, volume, rescale, strict=True):
         _same_type(plane, dtype)
         stored = into.view(dtype) if dtype.itemsize == 2 else scratch
         read_stored(plane, stored, parsed)
-        bits = plane.integer("BitsStored", dtype.itemsize * 8)
-        low, high = (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if dtype.kind == "i" else (0, (1 << bits) - 1)
-        if low + intercept < _INT16.min or high + intercept > _INT16.max:
-            low, high = int(stored.min()), int(stored.max())
-            if low + intercept < _INT16.min or high + intercept > _INT16.max:
-                return None
-        if intercept or dtype.itemsize == 1:
-            shift = np.array(int(intercept)).astype(np.int16)
-            np.add(stored.view(np.int16) if dtype.itemsize == 2 else stored, shift, out=into, dtype=np.int16)
+        if not _fits(*_possible(plane, dtype), slope, intercept) and not _fits(
+            int(stored.min()), int(stored.max()), slope, intercept
+        ):
+            return None
+        if slope != 1:
+            into[...] = stored.astype(np.int64) * int(slope) + int(intercept)
+        elif dtype.itemsize == 1:
+            np.add(stored, np.int16(intercept), out=into, dtype=np.int16)
+        elif intercept:  # modulo 2**16, so that unsigned values above 32767 come down into the range
+            np.add(into, np.array(int(intercept)).astype(np.int16), out=into)
     return volume
+
+
+def _possible(plane: Plane, dtype: np.dtype[Any]) -> tuple[int, int]:
+    """Return the least and the largest value that the stored bits can hold."""
+    bits = plane.integer("BitsStored", dtype.itemsize * 8)
+    return (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) if dtype.kind == "i" else (0, (1 << bits) - 1)
+
+
+def _fits(low: int, high: int, slope: float, intercept: float) -> bool:
+    """Whether both ends fit int16 after rescaling."""
+    ends = (low * slope + intercept, high * slope + intercept)
+    return bool(_INT16.min <= min(ends) and max(ends) <= _INT16.max)
 
 
 def _rescaled_to_float(files: tuple[Plane, ...], rescale: list[tuple[float, float]]) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Walk the elements of an uncompressed little-endian file in place.
+"""Walk the elements of a little-endian file in place.
 
 The few elements that are asked for are cut out, sequences are stepped over, and the pixel data is located,
 not read. Files that the walk cannot be sure of are left to pydicom.
@@ -17,10 +17,10 @@ from pathlib import Path
 
 from voxtrial.daemon.dicom.header import (
     ELEMENTS,
-    EXPLICIT_LITTLE_ENDIAN,
+    IMPLICIT_LITTLE_ENDIAN,
+    NATIVE,
     PIXEL_DATA,
     UNDEFINED_LENGTH,
-    WALKABLE,
     Header,
     PixelLocation,
     converted,
@@ -31,6 +31,9 @@ _LONG_VRS = frozenset(
     (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 )
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_COMPRESSED = ("1.2.840.10008.1.2.4.", "1.2.840.10008.1.2.5")
+"""Beginnings of the compressed transfer syntaxes, explicit little endian all of them (PS3.5 A.4)."""
+
 _FIRST_READ = 16 * 1024
 
 _explicit_header = struct.Struct("<HH2sH").unpack_from
@@ -43,7 +46,7 @@ class _NotWalkableError(Exception):
 
 
 def walk(path: Path) -> Header | None:
-    """Return the header of an uncompressed little-endian file; None where only pydicom can read it."""
+    """Return the header of a little-endian file that is not deflated; None where only pydicom can read it."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         size = os.fstat(descriptor).st_size
@@ -66,11 +69,13 @@ def _walk_buffer(path: Path, buffer: bytes, size: int) -> Header | None:
     if buffer[128:132] != b"DICM":
         return None
     syntax, position = _file_meta(buffer)
-    if syntax not in WALKABLE:
+    compressed = syntax.startswith(_COMPRESSED)
+    if syntax not in NATIVE and not compressed:
         return None
-    explicit = syntax == EXPLICIT_LITTLE_ENDIAN
+    explicit = syntax != IMPLICIT_LITTLE_ENDIAN
     found: dict[int, bytes] = {}
     location: PixelLocation | None = None
+    has_pixel_data = False
     elements, long_vrs = ELEMENTS, _LONG_VRS
     previous, vr = 0, b"UN"
     while position < size:
@@ -90,9 +95,11 @@ def _walk_buffer(path: Path, buffer: bytes, size: int) -> Header | None:
         previous = tag
         if tag >= PIXEL_DATA:
             if tag == PIXEL_DATA:
-                if length == UNDEFINED_LENGTH:
+                has_pixel_data = True
+                if (length == UNDEFINED_LENGTH) is not compressed:
                     return None
-                location = PixelLocation(offset=position, length=min(length, size - position))
+                if not compressed:
+                    location = PixelLocation(offset=position, length=min(length, size - position))
             break
         if length == UNDEFINED_LENGTH:
             position = _after_sequence(buffer, position, explicit=explicit and vr != b"UN")
@@ -109,7 +116,7 @@ def _walk_buffer(path: Path, buffer: bytes, size: int) -> Header | None:
         path=path,
         transfer_syntax_uid=syntax,
         values=values,
-        has_pixel_data=location is not None,
+        has_pixel_data=has_pixel_data,
         pixel_location=location,
         malformed=malformed,
     )

@@ -68,6 +68,7 @@ def test_unit_follows_modality_and_units(tmp_path, attributes, unit):
 @pytest.mark.parametrize(
     ("stored", "intercept", "expected", "dtype"),
     [
+        (np.array([0, 0], "<u2"), "32768", [32768, 32768], np.float32),
         (np.array([0, 4095], "<u2"), "-1024", [-1024, 3071], np.int16),
         (np.array([0, 65535], "<u2"), "-32768", [-32768, 32767], np.int16),
         (np.array([0, 40000], "<u2"), "0", [0, 40000], np.float32),
@@ -87,6 +88,36 @@ def test_integers_stay_exact_and_int16_where_they_fit(tmp_path, stored, intercep
     volume = read(tmp_path, edit)
     assert volume.array.dtype == dtype
     assert volume.array[1, 0].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("slope", "expected", "dtype"),
+    [("2", [-20, 8], np.int16), ("-1", [10, -4], np.int16), ("4000", [-40000, 16000], np.float32)],
+)
+def test_integer_slopes_stay_exact(tmp_path, slope, expected, dtype):
+    def edit(_: int, ds: Dataset) -> None:
+        store(ds, np.tile(np.array([-10, 4], "<i2"), (2, 1)))
+        ds.RescaleSlope = slope
+
+    volume = read(tmp_path, edit)
+    assert volume.array.dtype == dtype
+    assert volume.array[1, 0].tolist() == expected
+
+
+@pytest.mark.parametrize(("keyword", "value"), [("RescaleSlope", "0"), ("BitsStored", 0)])
+def test_attributes_that_make_no_sense_are_refused(tmp_path, keyword, value):
+    with pytest.raises(Refused) as caught:
+        read(tmp_path, lambda _, ds: setattr(ds, keyword, value))
+    assert caught.value.rule == "malformed_header"
+
+
+def test_a_slope_that_is_not_a_number_is_refused(tmp_path):
+    for path in stack(
+        tmp_path, np.zeros((2, 2, 4), np.int16), edit=lambda _, ds: setattr(ds, "RescaleSlope", "7777")
+    ):
+        path.write_bytes(path.read_bytes().replace(b"7777", b"nan "))
+    with pytest.raises(Refused, match="RescaleSlope nan"):
+        pixels.read_folder(tmp_path)
 
 
 def test_overlay_bits_above_the_stored_bits_are_cleared(tmp_path):
