@@ -109,12 +109,15 @@ def _examples() -> dict[str, list[Example]]:
         "bootstrap_auc": [
             (wide, {**truth, "score": "s1", "resamples": 200, "stratified": stratified})
             for stratified in (True, False)
-        ],
+        ]
+        + [(wide, {**truth, "score": "s1", "resamples": 100, "cluster": "patient"})],
         "operating_point": [
             (wide, {**truth, "score": "s1"}),
             (wide, {**truth, "score": "s1", "split": "split", "method": "sensitivity", "target": 0.9}),
         ],
         "power_auc_one": [({}, {"auc": 0.8, "ncases": 20, "ncontrols": 40})],
+        "sample_size_auc_comparison": [({}, {"auc1": 0.85, "auc2": 0.75, "correlation": 0.4})],
+        "sample_size_noninferiority": [({}, {"p1": 0.9, "p2": 0.9, "margin": 0.1})],
         "sample_size_proportion": [({}, {"p": 0.9, "goal": 0.8, "half_width": 0.05})],
         "proportion_ci": [({}, {"x": 3, "n": 17})],
         "proportion_difference_independent": [({}, {"x1": 9, "n1": 10, "x2": 3, "n2": 12})],

@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from numpy.typing import NDArray
 
 from voxtrial.validation.bootstrap import stream
-from voxtrial.validation.rank_kernels import bootstrap_areas, counts_below
+from voxtrial.validation.rank_kernels import bootstrap_areas, counted_area, counts_below
 from voxtrial.validation.registry import Undefined, Values, statistic
-from voxtrial.validation.scored_cases import scored_cases
+from voxtrial.validation.scored_cases import Flags, scored_cases
 from voxtrial.validation.tables import Floats, Inputs, StatisticError, Tables, confidence
 
 DEFAULT_RESAMPLES = 2000
@@ -56,10 +57,42 @@ def resampled_areas(
         return np.concatenate(list(areas))
 
 
+def resampled_areas_of_clusters(
+    positive: Flags, score: Floats, cluster: NDArray[np.intp], resamples: int, generator: np.random.Generator
+) -> Floats:
+    """Return the area of each resample of whole clusters, NaN where it holds one class only.
+
+    Parameters
+    ----------
+    positive, score
+        (n,) class and score of each unit.
+    cluster
+        (n,) cluster as 0, 1, ...: all units of a patient come or stay away together.
+    resamples, generator
+        As for units.
+    """
+    order = np.lexsort((score, ~positive))
+    n_positive = int(positive.sum())
+    ranked = score[order]
+    less, less_or_equal = counts_below(ranked[:n_positive], ranked[n_positive:])
+    owner = cluster[order]
+    clusters = int(cluster.max()) + 1
+    running = np.empty(positive.size - n_positive + 1, dtype=np.int64)
+    areas = np.empty(resamples)
+    for b in range(resamples):
+        drawn = np.bincount(generator.integers(0, clusters, clusters), minlength=clusters)
+        areas[b] = counted_area(drawn.astype(np.uint16)[owner], less, less_or_equal, running)
+    return areas
+
+
 @statistic("bootstrap_auc", values=("auc", "ci_low", "ci_high", "se", "n_resamples"))
 def bootstrap_auc(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[str]]:
-    """Give the area of ``score`` a percentile interval; ``resamples``, ``seed``, ``stratified`` by class."""
-    cases = scored_cases(tables, inputs, ["score"])
+    """Give the area of ``score`` a percentile interval; ``resamples``, ``seed``, ``stratified`` by class.
+
+    With ``cluster`` whole patients are resampled, which cannot keep the class sizes.
+    """
+    cluster = inputs.get("cluster")
+    cases = scored_cases(tables, inputs, ["score"], also=[cluster] if cluster else [])
     positive, negative = cases.classes()
     resamples = int(inputs.get("resamples", DEFAULT_RESAMPLES))
     if resamples < 1:
@@ -67,11 +100,13 @@ def bootstrap_auc(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[str]
     seed = int(inputs.get("seed", DEFAULT_SEED))
     stratified = bool(inputs.get("stratified", True))
     generator = stream(seed, "bootstrap_auc", str(inputs.get("score", "score")))
-    areas = resampled_areas(positive, negative, resamples, generator, stratified=stratified)
-    notes = [
-        *cases.notes,
-        f"{resamples} resamples, seed {seed}, {'by class' if stratified else 'over all cases'}",
-    ]
+    if cluster:
+        _, owner = np.unique(cases.frame[cluster].to_numpy(), return_inverse=True)
+        areas = resampled_areas_of_clusters(cases.positive, cases.scores[:, 0], owner, resamples, generator)
+    else:
+        areas = resampled_areas(positive, negative, resamples, generator, stratified=stratified)
+    unit = f"of whole {cluster}s" if cluster else "by class" if stratified else "over all cases"
+    notes = [*cases.notes, f"{resamples} resamples, seed {seed}, {unit}"]
     kept = areas[np.isfinite(areas)]
     if kept.size < areas.size:
         notes.append(f"{areas.size - kept.size} resamples hold one class only and are left out")

@@ -69,6 +69,9 @@ CATALOGUE: Mapping[str, Mapping[str, str]] = {
     "consensus": {
         "inter_reader_ceiling": "Agreement of the readers with one another: the ceiling of any algorithm",
     },
+    "case_summary": {
+        "case_summary": "Mean, median and spread of a measure over cases, with every case accounted for",
+    },
     "combat": {
         "combat_harmonization": "ComBat of feature tables over scanners",
     },
@@ -98,6 +101,8 @@ CATALOGUE: Mapping[str, Mapping[str, str]] = {
     },
     "sample_size": {
         "power_auc_one": "Power and number of patients to show an area above one half",
+        "sample_size_auc_comparison": "Number of patients to show that two areas differ",
+        "sample_size_noninferiority": "Number of patients to show a proportion not inferior",
         "sample_size_proportion": "Number of patients for a proportion, by precision or against a goal",
     },
     "proportions": {

@@ -6,7 +6,6 @@ Candidates are the midpoints between adjacent distinct scores, and -inf and +inf
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import numpy as np
 
@@ -16,13 +15,13 @@ from voxtrial.validation.roc import roc_points
 from voxtrial.validation.scored_cases import require_both_classes, scored_cases
 from voxtrial.validation.tables import Floats, Inputs, StatisticError, Tables, confidence, parameter
 
-Method = Literal["youden", "sensitivity", "specificity", "cost"]
+METHODS = ("youden", "sensitivity", "specificity", "cost")
 
 
 def choose(
     positive: Floats,
     negative: Floats,
-    method: Method = "youden",
+    method: str = "youden",
     *,
     target: float = 0.95,
     prevalence: float | None = None,
@@ -80,8 +79,8 @@ def operating_point(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[st
     from the test rows alone; without it both come from the same rows, and a note says so.
     """
     method = str(inputs.get("method", "youden"))
-    if method not in get_args(Method):
-        raise StatisticError(f"The method is {method!r}; known are {', '.join(get_args(Method))}.")
+    if method not in METHODS:
+        raise StatisticError(f"The method is {method!r}; known are {', '.join(METHODS)}.")
     split = inputs.get("split")
     cases = scored_cases(tables, inputs, ["score"], also=[split] if split else [])
     everyone = np.ones(cases.positive.size, dtype=bool)
@@ -99,7 +98,7 @@ def operating_point(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[st
         threshold = choose(
             score[tuning & cases.positive],
             score[tuning & ~cases.positive],
-            method,  # type: ignore[arg-type]  # checked above
+            method,
             target=float(inputs.get("target", 0.95)),
             prevalence=inputs.get("prevalence"),
             cost_ratio=float(inputs.get("cost_ratio", 1.0)),

@@ -161,6 +161,6 @@ def strata_of(data: CensoredTimes, names: Sequence[str]) -> NDArray[np.intp]:
     return np.asarray(data.frame.groupby(list(names), sort=True).ngroup().to_numpy())
 
 
-def column_names(value: object) -> list[str]:
+def column_names(value: str | Sequence[str]) -> list[str]:
     """Return one or several column names as a list."""
-    return [value] if isinstance(value, str) else list(value)  # type: ignore[call-overload]  # JSON list
+    return [value] if isinstance(value, str) else list(value)

@@ -33,8 +33,12 @@ def newcombe_independent(x1: int, n1: int, x2: int, n2: int, level: float) -> In
     return float(low), float(high)
 
 
-def restricted_proportions(x1: int, n1: int, x2: int, n2: int, difference: float) -> tuple[float, float]:
+def restricted_proportions(
+    x1: float, n1: float, x2: float, n2: float, difference: float
+) -> tuple[float, float]:
     """Return the maximum likelihood estimates of two proportions whose difference is given.
+
+    Numbers of patients need not be whole: a plan asks for proportions of ideal groups.
 
     References
     ----------

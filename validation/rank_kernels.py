@@ -122,20 +122,38 @@ def bootstrap_areas(
                 if remaining > 0 and (high & np.uint64(0xFFFFFFFF)) >= biased:
                     counter[offset + int(high >> np.uint64(32))] += np.uint16(1)
                     remaining -= 1
-        total = np.int64(0)
-        for j in range(n_negative):
-            running[j] = total
-            total += counter[n_positive + j]
-        running[n_negative] = total
-        positives = np.int64(0)
-        doubled = np.int64(0)
-        for i in range(n_positive):
-            weight = np.int64(counter[i])
-            positives += weight
-            doubled += weight * (running[less[i]] + running[less_or_equal[i]])
-        pairs = 2.0 * positives * total
-        areas[b] = doubled / pairs if pairs > 0 else np.nan
+        areas[b] = counted_area(counter, less, less_or_equal, running)
     return areas
+
+
+@compiled
+def counted_area(
+    counter: NDArray[np.uint16], less: Integers, less_or_equal: Integers, running: Integers
+) -> float:
+    """Return the area of cases that count several times or not at all, NaN when a class is empty.
+
+    Parameters
+    ----------
+    counter
+        How often each case counts: the positive cases ascending, then the negative ones ascending.
+    less, less_or_equal
+        For each positive case the number of negative cases below it and up to it.
+    running
+        Scratch, one longer than the negative cases.
+    """
+    total = np.int64(0)
+    for j in range(running.size - 1):
+        running[j] = total
+        total += counter[less.size + j]
+    running[running.size - 1] = total
+    positives = np.int64(0)
+    doubled = np.int64(0)
+    for i in range(less.size):
+        weight = np.int64(counter[i])
+        positives += weight
+        doubled += weight * (running[less[i]] + running[less_or_equal[i]])
+    pairs = 2.0 * positives * total
+    return doubled / pairs if pairs > 0 else np.nan
 
 
 @compiled

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy import stats
 
+from voxtrial.validation.proportion_differences import restricted_proportions
 from voxtrial.validation.proportions import wilson
 from voxtrial.validation.registry import Undefined, Values, statistic
 from voxtrial.validation.tables import Inputs, StatisticError, Tables, confidence, parameter
@@ -77,6 +78,52 @@ def power_auc_one(tables: Tables, inputs: Inputs) -> Values:
             cases = cases_against_chance(auc, _between(plan, "power", 0, 1), kappa, alpha)
             values |= {f"ncases{suffix}": cases, f"ncontrols{suffix}": cases * kappa}
     return values
+
+
+@statistic("sample_size_auc_comparison", values=("ncases", "ncontrols"))
+def sample_size_auc_comparison(tables: Tables, inputs: Inputs) -> Values:
+    """Plan the comparison of areas ``auc1`` and ``auc2`` of two readings of the same patients.
+
+    Two-sided ``alpha``, ``power`` (0.8), ``kappa`` controls per case (1), and the ``correlation`` of the two
+    estimated areas (0: two groups of patients). Under the null hypothesis both areas are their mean.
+
+    References
+    ----------
+    Obuchowski NA, McClish DK. Stat Med 1997;16:1529-1542.
+    doi:10.1002/(SICI)1097-0258(19970715)16:13<1529::AID-SIM565>3.0.CO;2-H.
+    """
+    first, second = _between(inputs, "auc1", 0, 1), _between(inputs, "auc2", 0, 1)
+    if first == second:
+        raise Undefined("the areas are equal: no number of patients shows a difference")
+    kappa, shared = float(inputs.get("kappa", 1.0)), 1 - _between(inputs, "correlation", -1, 1, 0.0)
+    null = 2 * shared * binormal_variance((first + second) / 2, kappa)
+    variances = [binormal_variance(a, kappa) for a in (first, second)]
+    alternative = sum(variances) - 2 * (1 - shared) * float(np.sqrt(np.prod(variances)))
+    spread = stats.norm.isf(_between(inputs, "alpha", 0, 1, 0.05) / 2) * np.sqrt(null)
+    spread += stats.norm.ppf(_between(inputs, "power", 0, 1, 0.8)) * np.sqrt(alternative)
+    cases = float((spread / (first - second)) ** 2)
+    return {"ncases": cases, "ncontrols": cases * kappa}
+
+
+@statistic("sample_size_noninferiority", values=("n1", "n2"))
+def sample_size_noninferiority(tables: Tables, inputs: Inputs) -> Values:
+    """Plan to show that the proportion ``p1`` is not worse than ``p2`` by ``margin`` or more.
+
+    One-sided ``alpha`` (0.025), ``power`` (0.8), ``ratio`` of the second group to the first (1). The null
+    variance is that of the proportions restricted to the margin, as in the test of Farrington and Manning.
+    """
+    p1, p2 = _between(inputs, "p1", 0, 1), _between(inputs, "p2", 0, 1)
+    margin, ratio = _between(inputs, "margin", 0, 1), _between(inputs, "ratio", 0, np.inf, 1.0)
+    distance = p1 - p2 + margin
+    if distance <= 0:
+        raise Undefined("the expected difference lies at or below the margin")
+    null1, null2 = restricted_proportions(p1, 1.0, p2 * ratio, ratio, -margin)
+    null = null1 * (1 - null1) + null2 * (1 - null2) / ratio
+    alternative = p1 * (1 - p1) + p2 * (1 - p2) / ratio
+    spread = stats.norm.isf(_between(inputs, "alpha", 0, 1, 0.025)) * np.sqrt(null)
+    spread += stats.norm.ppf(_between(inputs, "power", 0, 1, 0.8)) * np.sqrt(alternative)
+    n1 = int(np.ceil((spread / distance) ** 2))
+    return {"n1": n1, "n2": int(np.ceil(n1 * ratio))}
 
 
 @statistic("sample_size_proportion", values=("n_precision", "n_goal", "power"))

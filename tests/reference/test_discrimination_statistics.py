@@ -111,7 +111,7 @@ def test_curves_and_average_precision_agree_with_scikit_learn() -> None:
 
 @pytest.mark.parametrize("stratified", [True, False])
 def test_bootstrap_spread_is_that_of_resampling_one_by_one(stratified: bool) -> None:
-    """5,000 resamples against 2,000 by the definition: means within 4 standard errors, spreads within 10 %."""
+    """5,000 resamples against 2,000 by the definition: means to 4 standard errors, spreads to 10 %."""
     table = patients()
     y, score = table["y"].to_numpy(), table["s2"].to_numpy()
     ours = resampled_areas(
@@ -283,3 +283,37 @@ def test_sample_size_for_a_goal_holds_its_power() -> None:
     assert all(power(size) >= 0.8 for size in range(n, n + 100))
     assert power(n - 1) < 0.8
     assert values["power"] == pytest.approx(power(n), abs=1e-10)
+
+
+def test_clusters_of_one_are_resampled_like_cases_and_larger_ones_spread_more() -> None:
+    """Doubling every patient keeps the spread of whole patients, and shrinks that of cases by sqrt 2."""
+    table = patients().assign(own=range(60))
+    inputs = {"truth": "y", "score": "s2", "resamples": 4000}
+    doubled = pd.concat([table, table], ignore_index=True)
+    alone = run("bootstrap_auc", {"wide": table}, {**inputs, "stratified": False}).values["se"]
+    whole = run("bootstrap_auc", {"wide": doubled}, {**inputs, "cluster": "own"}).values["se"]
+    apart = run("bootstrap_auc", {"wide": doubled}, {**inputs, "stratified": False}).values["se"]
+    assert whole == pytest.approx(alone, rel=0.06)
+    assert apart == pytest.approx(alone / np.sqrt(2), rel=0.06)
+
+
+def test_planned_noninferiority_trial_has_its_power() -> None:
+    """4,000 simulated trials of the planned size: 80 % within 3 points (the plan is asymptotic)."""
+    plan = run("sample_size_noninferiority", {}, {"p1": 0.85, "p2": 0.85, "margin": 0.1}).values
+    rng = np.random.default_rng(14)
+    n1, n2 = plan["n1"], plan["n2"]
+    x1, x2 = rng.binomial(n1, 0.85, 4000), rng.binomial(n2, 0.85, 4000)
+    trials = pd.Series(list(zip(x1.tolist(), x2.tolist(), strict=True))).value_counts()
+    shown = 0
+    for (a, b), times in trials.items():
+        inputs = {"x1": a, "n1": n1, "x2": b, "n2": n2, "margin": 0.1}
+        shown += times * run("noninferiority_independent_proportions", {}, inputs).values["noninferior"]
+    assert shown / 4000 == pytest.approx(0.8, abs=0.03)
+
+
+def test_planned_comparison_of_areas_shrinks_with_their_correlation() -> None:
+    """A correlation of one half halves the variance of the difference, up to the unequal variances."""
+    inputs = {"auc1": 0.85, "auc2": 0.75}
+    independent = run("sample_size_auc_comparison", {}, inputs).values["ncases"]
+    paired = run("sample_size_auc_comparison", {}, {**inputs, "correlation": 0.5}).values["ncases"]
+    assert paired == pytest.approx(independent / 2, rel=0.02)
