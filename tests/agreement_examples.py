@@ -128,5 +128,9 @@ def agreement_examples() -> dict[str, list[Example]]:
             (wide, {"numerator": "r0", "denominator": "r1", "resamples": 500}),
             (wide, {"numerator": "r0", "cluster": "patient", "resamples": 500}),
         ],
+        "case_summary": [
+            (wide, {"value": "r0", "resamples": 500}),
+            (wide, {"value": "r0", "cluster": "patient", "resamples": 500}),
+        ],
         "multilabel_jaccard": [(wide, {"true": ["t1", "t2"], "pred": ["p1", "p2"]})],
     }

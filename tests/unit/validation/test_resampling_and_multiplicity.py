@@ -113,6 +113,35 @@ def test_too_few_resamples_are_refused():
         run("bootstrap_bca", {"wide": skewed()}, {**RATIO, "resamples": 10})
 
 
+def test_summary_of_cases_follows_numpy_and_scipy():
+    """Median limits are the 6th and 15th of 20 (Conover 1999, table A3); the mean's as scipy's BCa."""
+    value = np.random.default_rng(5).beta(8, 2, 20)
+    values = run("case_summary", {"wide": pd.DataFrame({"dice": value})}, {"value": "dice"}).values
+    assert values["sd"] == pytest.approx(value.std(ddof=1))
+    assert (values["q25"], values["q75"]) == pytest.approx(tuple(np.quantile(value, [0.25, 0.75])))
+    assert (values["median_ci_low"], values["median_ci_high"]) == tuple(np.sort(value)[[5, 14]])
+    theirs = scipy_bootstrap((value,), np.mean, n_resamples=10_000, rng=2).confidence_interval
+    assert values["mean_ci_low"] == pytest.approx(theirs.low, abs=0.003)
+    assert values["mean_ci_high"] == pytest.approx(theirs.high, abs=0.003)
+
+
+def test_cases_without_a_value_are_counted_and_named():
+    table = pd.DataFrame({"hd95": [1.0, 2.0, np.nan, 4.0]})
+    result = run("case_summary", {"wide": table}, {"value": "hd95"})
+    assert (result.values["n"], result.values["n_undefined"]) == (3, 1)
+    assert "1 of 4 cases have no value and are not in the summary" in result.notes
+    assert result.values["median_ci_low"] is None
+
+
+def test_several_cases_of_a_patient_are_resampled_together():
+    table = pd.DataFrame({"dice": [0.8, 0.8, 0.9, 0.9, 0.7, 0.7], "patient": [1, 1, 2, 2, 3, 3]})
+    result = run("case_summary", {"wide": table}, {"value": "dice", "cluster": "patient"})
+    single = run("case_summary", {"wide": table.iloc[::2]}, {"value": "dice"})
+    assert result.values["n_clusters"] == 3
+    assert result.values["mean_ci_low"] == pytest.approx(single.values["mean_ci_low"])
+    assert result.values["median_ci_low"] is None
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_adjusted_p_values_follow_statsmodels(seed):
     p = np.random.default_rng(seed).random(9) ** 2
