@@ -75,7 +75,7 @@ def test_a_tilt_is_always_refused_and_its_shear_always_kept(affine, tilt, sign):
     assert np.abs(found.grid.affine - sheared).max() < 1e-6
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     affine=affines,
     count=st.integers(4, 30),
@@ -135,7 +135,7 @@ def private_elements(draw: st.DrawFn) -> list[tuple[int, str, object]]:
     return found
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     extra=private_elements(),
     explicit=st.booleans(),
@@ -191,7 +191,7 @@ SEEDS = (
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     name=st.sampled_from(SEEDS),
     cut=st.none() | st.floats(0, 1),

@@ -27,7 +27,7 @@ Outcome = str | tuple[int, int, int]
 
 NASTY: dict[str, list[Outcome]] = {
     "broken/bad_sequence.dcm": ["single_slice"],
-    "broken/emri_small_jpeg_2k_lossless_too_short.dcm": ["not_an_image"],
+    "broken/emri_small_jpeg_2k_lossless_too_short.dcm": ["missing_geometry"],
     "broken/liver_deflate.dcm": ["derived_object"],
     "broken/liver_nonbyte_aligned_rle.dcm": ["derived_object"],
     "compressed/JLSL_16_15_1_1F.dcm": ["missing_geometry"],
