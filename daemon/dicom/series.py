@@ -108,6 +108,8 @@ class SeriesFiles:
         Facts by DICOM keyword, from the file of the first plane.
     refusal
         Why the entry cannot be a volume; None where the geometry gate has the word.
+    repeats
+        Files left out because they repeat another one of the series byte for byte.
     """
 
     study_instance_uid: str
@@ -121,6 +123,7 @@ class SeriesFiles:
     files: tuple[Plane, ...]
     acquisition: dict[str, Any] = field(default_factory=dict)
     refusal: Refused | None = None
+    repeats: tuple[Path, ...] = ()
 
     @property
     def name(self) -> str:
@@ -164,10 +167,11 @@ def _series_key(plane: Plane) -> tuple[str, str]:
 
 
 def _volumes(members: Sequence[Plane], damage: Refused | None) -> list[SeriesFiles]:
-    unique, conflict = _without_repeats(members)
+    unique, repeats, conflict = _without_repeats(members)
     data_set = _data_set(unique[0])
     return [
-        _entry(part.planes, data_set, part=part.name, refusal=conflict or damage) for part in split(unique)
+        _entry(part.planes, data_set, part=part.name, refusal=conflict or damage, repeats=repeats)
+        for part in split(unique)
     ]
 
 
@@ -189,7 +193,14 @@ def _data_set(plane: Plane) -> Dataset:
         return Dataset()
 
 
-def _entry(files: tuple[Plane, ...], data_set: Dataset, *, part: str, refusal: Refused | None) -> SeriesFiles:
+def _entry(
+    files: tuple[Plane, ...],
+    data_set: Dataset,
+    *,
+    part: str,
+    refusal: Refused | None,
+    repeats: tuple[Path, ...] = (),
+) -> SeriesFiles:
     first = files[0]
     study_instance_uid, series_instance_uid = _series_key(first)
     return SeriesFiles(
@@ -204,19 +215,25 @@ def _entry(files: tuple[Plane, ...], data_set: Dataset, *, part: str, refusal: R
         files=files,
         acquisition=_acquisition(data_set),
         refusal=refusal,
+        repeats=repeats,
     )
 
 
-def _without_repeats(members: Sequence[Plane]) -> tuple[list[Plane], Refused | None]:
+def _without_repeats(members: Sequence[Plane]) -> tuple[list[Plane], tuple[Path, ...], Refused | None]:
+    """Return each instance once, the files that repeat one, and a refusal if one repeats with other bytes."""
     first: dict[tuple[str, int | None], Plane] = {}
+    repeats: dict[Path, None] = {}
     for plane in members:
         earlier = first.setdefault((plane.sop_instance_uid, plane.frame), plane)
-        if earlier is not plane and _digest(earlier.path) != _digest(plane.path):
+        if earlier is plane or plane.path in repeats:
+            continue
+        if _digest(earlier.path) != _digest(plane.path):
             message = (
                 f"{earlier.path.name} and {plane.path.name} have one SOP Instance UID but different contents"
             )
-            return list(members), Refused(message, rule="conflicting_duplicate")
-    return list(first.values()), None
+            return list(members), (), Refused(message, rule="conflicting_duplicate")
+        repeats[plane.path] = None
+    return list(first.values()), tuple(repeats), None
 
 
 def _digest(path: Path) -> str:

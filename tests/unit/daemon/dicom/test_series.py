@@ -181,6 +181,7 @@ def test_the_same_file_twice_counts_once(tmp_path):
     again = shutil.copy(paths[2], tmp_path / "again.dcm")
     (one,) = series.group([*paths, Path(again)])
     assert geometry.check(one).grid.shape[0] == 4
+    assert len(one.repeats) == 1
 
 
 def test_one_uid_with_two_contents_refuses_the_series(tmp_path):
