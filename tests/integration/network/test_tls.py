@@ -1,0 +1,119 @@
+"""Mutual TLS, against DCMTK with and without a certificate."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import peers
+import pytest
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+from wire import Wire
+
+from voxtrial.daemon.errors import Misconfigured, Retryable
+from voxtrial.daemon.network.scp import Listener
+from voxtrial.daemon.network.scu import Peer, echo, store
+from voxtrial.daemon.settings import TLS
+from voxtrial.db.audit import AuditRow
+from voxtrial.db.studies import Instance
+
+
+def _openssl(*arguments: str | Path) -> None:
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], TLS]:
+    """Certificates signed by one of two authorities."""
+    folder = tmp_path_factory.mktemp("certificates")
+    for ca in ("hospital", "stranger"):
+        _openssl(
+            *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={ca}"),
+            *("-keyout", folder / f"{ca}.key", "-out", folder / f"{ca}.pem"),
+        )
+
+    def issue(name: str, ca: str = "hospital") -> TLS:
+        key, request, certificate = (folder / f"{name}.{kind}" for kind in ("key", "csr", "pem"))
+        _openssl(
+            *("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}"),
+            *("-keyout", key, "-out", request),
+        )
+        _openssl(
+            *("x509", "-req", "-days", "2", "-in", request, "-out", certificate, "-CAcreateserial"),
+            *("-CA", folder / f"{ca}.pem", "-CAkey", folder / f"{ca}.key"),
+        )
+        return TLS(certificate=certificate, key=key, ca=folder / "hospital.pem")
+
+    return issue
+
+
+@pytest.fixture
+def secure(serve: Callable[..., Listener], authority: Callable[[str, str], TLS]) -> Listener:
+    """A listener with a TLS port."""
+    return serve(tls_port=0, tls=authority("server", "hospital").model_dump())
+
+
+def _audited(engine: Engine) -> list[str]:
+    with Session(engine) as session:
+        return [row.detail["reason"] for row in session.scalars(select(AuditRow))]
+
+
+@pytest.mark.peer("dcmtk")
+def test_dcmtk_with_a_certificate_stores(
+    secure: Listener, engine: Engine, authority: Callable[[str, str], TLS], ct: list[Path]
+) -> None:
+    client = authority("client", "hospital")
+    peers.storescu(ct, secure.tls_port, "+tls", client.key, client.certificate, "+cf", client.ca)
+    with Session(engine) as session:
+        assert len(session.scalars(select(Instance)).all()) == len(ct)
+
+
+@pytest.mark.peer("dcmtk")
+def test_dcmtk_without_a_certificate_is_refused_and_audited(
+    secure: Listener, engine: Engine, authority: Callable[[str, str], TLS]
+) -> None:
+    ca = authority("client", "hospital").ca
+    said = peers.echoscu(secure.tls_port, "+tla", "+cf", ca, check=False)
+    assert said.returncode != 0
+    assert any("PEER_DID_NOT_RETURN_A_CERTIFICATE" in reason for reason in _audited(engine))
+
+
+def test_a_certificate_of_a_stranger_is_refused(
+    secure: Listener, engine: Engine, authority: Callable[[str, str], TLS]
+) -> None:
+    stranger = authority("impostor", "stranger")
+    with pytest.raises(Retryable, match="TLS"):
+        echo(Peer("127.0.0.1", secure.tls_port, "VOXTRIAL", stranger))
+    assert any("CERTIFICATE_VERIFY_FAILED" in reason for reason in _audited(engine))
+
+
+def test_our_scu_speaks_tls_and_large_objects_pass(
+    secure: Listener, engine: Engine, authority: Callable[[str, str], TLS], ct: list[Path]
+) -> None:
+    peer = Peer("127.0.0.1", secure.tls_port, "VOXTRIAL", authority("client", "hospital"))
+    echo(peer)
+    assert [o.status for o in store(ct, peer)] == [0] * len(ct)
+
+
+def test_plain_dicom_on_the_tls_port_is_refused_and_the_next_is_served(
+    secure: Listener, engine: Engine, authority: Callable[[str, str], TLS]
+) -> None:
+    with Wire(secure.tls_port, timeout=5) as connection, pytest.raises(ConnectionError):
+        connection.associate()
+    echo(Peer("127.0.0.1", secure.tls_port, "VOXTRIAL", authority("client", "hospital")))
+    assert any(reason.startswith("TLS: ") for reason in _audited(engine))
+
+
+def test_a_handshake_that_never_comes_does_not_stand_in_the_way(
+    secure: Listener, authority: Callable[[str, str], TLS]
+) -> None:
+    with socket.create_connection(("127.0.0.1", secure.tls_port)):
+        echo(Peer("127.0.0.1", secure.tls_port, "VOXTRIAL", authority("client", "hospital")))
+
+
+def test_a_tls_port_without_certificates_is_a_configuration_error(serve: Callable[..., Listener]) -> None:
+    with pytest.raises(Misconfigured, match=r"listener\.tls"):
+        serve(tls_port=0)
