@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pydicom.dataset import Dataset
 from pydicom.uid import generate_uid
 from pynetdicom import evt
-from pynetdicom.dimse_messages import N_EVENT_REPORT_RSP
+from pynetdicom.pdu import P_DATA_TF
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
@@ -74,7 +74,7 @@ def request(
         return 0x0000, None
 
     def on_sent(event: evt.Event) -> None:
-        if isinstance(event.message, N_EVENT_REPORT_RSP):
+        if reports and isinstance(event.pdu, P_DATA_TF):
             answered.set()
 
     proposed = [(contexts.COMMITMENT, contexts.UNCOMPRESSED_SYNTAXES[:2])]
@@ -82,7 +82,7 @@ def request(
         peer,
         proposed,
         ae_title=ae_title,
-        handlers=[(evt.EVT_N_EVENT_REPORT, on_report), (evt.EVT_DIMSE_SENT, on_sent)],
+        handlers=[(evt.EVT_N_EVENT_REPORT, on_report), (evt.EVT_PDU_SENT, on_sent)],
     ) as association:
         if not association.accepted_contexts:
             raise Fatal(f"{peer} offers no storage commitment.")
