@@ -122,7 +122,7 @@ def phantom(folder: Path) -> tuple[Path, Path]:
     from scipy.ndimage import gaussian_filter
 
     grid = axial_grid((60, 201, 204), (3.0, 0.977, 0.977))
-    inside = ellipsoid(grid, (45.0, 45.0, 43.0))
+    inside = ellipsoid(grid, (45.0, 45.0, 43.0)) <= 1
     noise = gaussian_filter(np.random.default_rng(1).normal(0, 300, grid.shape), 1.5)
     array = np.where(inside, 40 + noise, -700 + noise).round().astype(np.int16)
     nifti.write(Volume(array=array, affine=grid.affine), folder / "image.nii.gz")

@@ -161,3 +161,19 @@ def test_peak_of_a_constant_is_the_constant_and_of_a_point_its_share() -> None:
     assert found["Local intensity peak", "VJGA"] == pytest.approx(1)
     constant = local_features(np.full(mask.shape, 7.0), mask, (2, 2, 2))
     assert constant["Global intensity peak", "0F91"] == pytest.approx(7)
+
+
+def test_peak_is_the_largest_mean_over_plain_spheres() -> None:
+    """Every sphere summed voxel by voxel, cut at the border of the image."""
+    rng = np.random.default_rng(11)
+    image = rng.normal(100, 20, (6, 17, 21))
+    mask = rng.random(image.shape) < 0.1
+    centres = np.indices(image.shape).reshape(3, -1).T * SPACING
+    radius = (3000 / (4 * math.pi)) ** (1 / 3)
+    means = [
+        image.ravel()[np.linalg.norm(centres - centre, axis=1) <= radius].mean()
+        for centre in centres[mask.ravel()]
+    ]
+    found = local_features(image, mask, SPACING)
+    assert found["Global intensity peak", "0F91"] == pytest.approx(max(means))
+    assert found["Local intensity peak", "VJGA"] == pytest.approx(means[int(image[mask].argmax())])
