@@ -8,7 +8,7 @@ import numpy as np
 import pydicom
 import pydicom.data
 import pytest
-from phantoms import stack
+from phantoms import enhanced_ct, stack
 from pydicom.dataset import Dataset
 from pydicom.uid import RLELossless
 
@@ -210,3 +210,48 @@ def test_every_transfer_syntax_stores_the_same_pixels(name):
         return out
 
     assert np.array_equal(stored(name), stored("MR_small.dcm"))
+
+
+def enhanced(modality: str, sop_class: str):
+    """Turn the Enhanced CT that the phantom writes into another modality's."""
+
+    def edit(ds: Dataset) -> None:
+        ds.Modality = modality
+        ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = sop_class
+        del ds.SharedFunctionalGroupsSequence[0].PixelValueTransformationSequence
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("modality", "sop_class"),
+    [("PT", "1.2.840.10008.5.1.4.1.1.130"), ("MR", "1.2.840.10008.5.1.4.1.1.4.1")],
+)
+def test_frames_of_enhanced_objects_have_their_own_slope(tmp_path, modality, sop_class):
+    def rescale(number: int, group: Dataset) -> None:
+        item = Dataset()
+        item.RescaleSlope, item.RescaleIntercept, item.RescaleType = str(0.25 * (number + 1)), "0", "US"
+        group.PixelValueTransformationSequence = [item]
+
+    path = enhanced_ct(
+        tmp_path / "e.dcm",
+        np.full((4, 3, 2), 8, np.int16),
+        frame_order=[2, 0, 3, 1],
+        edit=enhanced(modality, sop_class),
+        edit_frame=rescale,
+    )
+    (one,) = series.group([path])
+    # slice 2 is frame 1 (slope 0.25), slice 0 frame 2, slice 3 frame 3, slice 1 frame 4
+    assert pixels.read(one).array[:, 0, 0].tolist() == [4.0, 8.0, 2.0, 6.0]
+
+
+def test_enhanced_mr_without_a_slope_keeps_its_integers(tmp_path):
+    path = enhanced_ct(
+        tmp_path / "e.dcm",
+        np.arange(24, dtype=np.int16).reshape(4, 3, 2),
+        edit=enhanced("MR", "1.2.840.10008.5.1.4.1.1.4.1"),
+    )
+    volume = pixels.read(series.group([path])[0])
+    assert volume.array.dtype == np.int16
+    assert volume.unit == "1"
+    assert np.array_equal(volume.array.ravel(), np.arange(24))
