@@ -162,6 +162,9 @@ class Compute(_Section):
     gpus: int = Field(0, ge=0, description="GPUs that jobs may hold in all, on this host or on the cluster.")
     timeout_seconds: float = Field(3600.0, gt=0, description="A job that runs longer is killed and retried.")
     lease_seconds: float = Field(30.0, gt=0, description="A worker silent this long has lost its job.")
+    retry_seconds: float = Field(
+        15.0, gt=0, description="Wait before the second attempt; it doubles with every further one."
+    )
     maximum_attempts: int = Field(5, ge=1, description="Attempts before a job is DEAD.")
     maximum_age_hours: float = Field(72.0, gt=0, description="Age after which a job is not retried any more.")
 

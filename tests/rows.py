@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Engine, func, select
+from sqlalchemy import ColumnElement, Engine, String, cast, func, insert, literal, select, text
 from sqlalchemy.orm import Session
 
 from voxtrial.db import queue
-from voxtrial.db.jobs import Event, Job
+from voxtrial.db.engine import sessions
+from voxtrial.db.jobs import Event, Job, Model
+from voxtrial.db.results import Delivery, ResultObject
 from voxtrial.db.states import StudyState
 from voxtrial.db.studies import Instance, StudyVersion
 
@@ -123,3 +125,53 @@ def history(database: Engine, subject: str, subject_id: int) -> list[tuple[str, 
             select(Event).where(Event.subject == subject, Event.subject_id == subject_id).order_by(Event.id)
         )
         return [(event.before, event.after) for event in events]
+
+
+def finished_jobs(database: Engine, count: int) -> None:
+    """Add ``count`` studies with one finished job, its events, one object and one confirmed delivery each.
+
+    Every row of a kind comes from one statement: a million of each is made in a minute.
+    """
+    end = MONDAY - timedelta(days=1)
+    with sessions(database).begin() as session:
+        first = (session.scalar(select(func.coalesce(func.max(StudyVersion.id), 0))) or 0) + 1
+        session.merge(Model(digest="old-digest", name="old", version="1", manifest={}, added_at=end))
+        session.flush()
+        series = select(literal(first).label("n")).cte("series", recursive=True)
+        series = series.union_all(select(series.c.n + 1).where(series.c.n < first + count - 1))
+        n = series.c.n
+        uid = (
+            func.concat("2.25.8.", n)
+            if database.dialect.name == "postgresql"
+            else "2.25.8." + cast(n, String)
+        )
+        digest = literal("0" * 64)
+        for table, columns in (
+            (StudyVersion, {"id": n, "study_instance_uid": uid, "version": 1, "state": "READY"}),
+            (
+                Job,
+                {
+                    **{"id": n, "study_version_id": n, "model_digest": "old-digest", "model_name": "old"},
+                    **{"recipe_digest": "recipe", "state": "SUCCEEDED", "attempts": 1},
+                },
+            ),
+            (
+                ResultObject,
+                {
+                    **{"id": n, "job_id": n, "kind": "SR", "sop_instance_uid": uid, "path": uid, "size": 4},
+                    **{"sop_class_uid": "1.2", "series_instance_uid": uid, "study_instance_uid": uid},
+                    "sha256": digest,
+                },
+            ),
+            (Delivery, {"id": n, "result_object_id": n, "destination": "pacs", "state": "CONFIRMED"}),
+            *(
+                (Event, {"subject": "job", "subject_id": n, "before": before, "after": after})
+                for before, after in (("", "QUEUED"), ("QUEUED", "RUNNING"), ("RUNNING", "SUCCEEDED"))
+            ),
+        ):
+            values = [v if isinstance(v, ColumnElement) else literal(v) for v in columns.values()]
+            rows = select(*values).select_from(series)
+            session.execute(insert(table).from_select(list(columns), rows, include_defaults=True))
+        if database.dialect.name == "postgresql":
+            for name in ("study_versions", "jobs", "result_objects", "deliveries"):
+                session.execute(text(f"SELECT setval('{name}_id_seq', (SELECT max(id) FROM {name}))"))

@@ -125,3 +125,44 @@ def exhausts_processes(job: JobInput, report_step: ReportStep) -> JobOutput:
     """Leave children behind that outlive the call."""
     children = [subprocess.Popen(["sleep", "300"]) for _ in range(5)]
     return JobOutput(objects=(), measurements=(), provenance={"children": [child.pid for child in children]})
+
+
+def reports(job: JobInput, report_step: ReportStep) -> JobOutput:
+    """Write one real Basic Text SR whose bytes follow from the input alone; every third job fails once."""
+    from pydicom.dataset import Dataset, FileMetaDataset
+
+    report_step("predict")
+    data = Path(job.objects_folder).parents[2]
+    marker = data / "failed" / str(job.job_id)
+    if job.job_id % 3 == 0 and not marker.exists():
+        marker.parent.mkdir(exist_ok=True)
+        marker.touch()
+        raise Retryable("No space left on device")
+    report_step("encode")
+    key = f"{job.study_instance_uid}/{job.study_version}/{job.model_digest}"
+    uid = f"2.25.{int(hashlib.sha256(key.encode()).hexdigest()[:30], 16)}"
+    report = Dataset()
+    report.SOPClassUID = "1.2.840.10008.5.1.4.1.1.88.11"
+    report.SOPInstanceUID = uid
+    report.StudyInstanceUID = job.study_instance_uid
+    report.SeriesInstanceUID = f"{uid}.1"
+    report.Modality = "SR"
+    report.PatientID = "PHANTOM"
+    report.ContentDate = job.first_started_at.strftime("%Y%m%d")
+    report.ContentTime = job.first_started_at.strftime("%H%M%S.%f")
+    report.ValueType = "TEXT"
+    report.TextValue = f"{len(job.instances)} instances"
+    report.file_meta = FileMetaDataset()
+    report.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.1"
+    path = Path(job.objects_folder) / "sr.dcm"
+    report.save_as(path, enforce_file_format=True)
+    file = ResultFile(
+        kind="SR",
+        path=str(path),
+        sop_instance_uid=uid,
+        sop_class_uid=report.SOPClassUID,
+        series_instance_uid=report.SeriesInstanceUID,
+        size=path.stat().st_size,
+        sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
+    )
+    return JobOutput(objects=(file,), measurements=(), seconds={"encode": 0.0})

@@ -264,6 +264,7 @@ def _candidate() -> Select[int, str, str]:
     )
     return (
         select(Job.id, Job.state, Job.model_digest)
+        .with_hint(Job, "INDEXED BY ix_jobs_claimable", "sqlite")  # it would sort the backlog by itself
         .where(
             Job.state.in_(inline(*CLAIMABLE)),
             Job.available_at <= bindparam("now"),
