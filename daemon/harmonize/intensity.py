@@ -92,10 +92,19 @@ def standardised(
             f"The intensities do not vary (all are {mean:g}); a z-score needs a spread.",
             rule="constant_intensity",
         )
-    out = scaled(array, mean, 1 / sd, 0.0, threads)
-    if inside is not None and fill is not None:
-        out[~inside] = fill
-    return out
+    if inside is None or fill is None:
+        return scaled(array, mean, 1 / sd, 0.0, threads)
+    from voxtrial.daemon.compiled import in_slabs
+    from voxtrial.daemon.harmonize import pointwise
+
+    flat, chosen = _flat(array, inside)
+    out = np.empty(flat.size, _precision(array))
+    in_slabs(
+        lambda a, b: pointwise.scale_inside(flat, chosen, mean, 1 / sd, float(fill), out, a, b),
+        flat.size,
+        threads=threads,
+    )
+    return out.reshape(array.shape)
 
 
 def window(
@@ -201,9 +210,9 @@ def _order_statistics(array: Array, ranks: NDArray[np.int64], inside: Region) ->
     used, slot_of_rank = np.unique(halves, return_inverse=True)
     slots = np.full(65536, -1, np.int64)
     slots[used] = np.arange(len(used))
-    fine = np.zeros((len(used), 65536), np.int64)
+    fine = np.zeros((len(used), 65536), np.uint32)
     pointwise.count_low_bits(keys, chosen, masked, slots, fine)
-    fine_ends = np.cumsum(fine, axis=1)
+    fine_ends = np.cumsum(fine, axis=1, dtype=np.int64)
     patterns = np.empty(len(ranks), np.uint32)
     for i, (rank, half, slot) in enumerate(zip(ranks, halves, slot_of_rank, strict=True)):
         before = ends[half] - counts[half]

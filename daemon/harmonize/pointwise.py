@@ -15,6 +15,7 @@ from voxtrial.daemon.compiled import compiled
 
 Array = NDArray[Any]
 _LANES = 16
+_BLOCK = 512
 
 
 @compiled
@@ -55,17 +56,33 @@ def scale(
     values: Array, centre: float, factor: float, offset: float, out: Array, begin: int, end: int
 ) -> None:
     """Fill ``out = (values - centre) * factor + offset`` for ``begin <= i < end`` of flat arrays."""
-    for i in range(begin, end):
-        out[i] = (float(values[i]) - centre) * factor + offset
+    part, result = values[begin:end], out[begin:end]
+    for i in range(part.shape[0]):
+        result[i] = (float(part[i]) - centre) * factor + offset
+
+
+@compiled
+def scale_inside(
+    values: Array, inside: Array, centre: float, factor: float, fill: float, out: Array, begin: int, end: int
+) -> None:
+    """Fill ``out = (values - centre) * factor`` where ``inside``, else ``fill``, for ``begin <= i < end``."""
+    part, chosen, result = values[begin:end], inside[begin:end], out[begin:end]
+    for i in range(part.shape[0]):
+        scaled = (float(part[i]) - centre) * factor
+        result[i] = scaled if chosen[i] else fill
 
 
 @compiled
 def clip_and_scale(
     values: Array, low: float, high: float, factor: float, offset: float, out: Array, begin: int, end: int
 ) -> None:
-    """Fill ``out = (clip(values, low, high) - low) * factor + offset`` of flat arrays, part by part."""
-    for i in range(begin, end):
-        out[i] = (min(max(float(values[i]), low), high) - low) * factor + offset
+    """Fill ``out = (clip(values, low, high) - low) * factor + offset`` for ``begin <= i < end``."""
+    part, result = values[begin:end], out[begin:end]
+    for i in range(part.shape[0]):
+        v = float(part[i])
+        v = low if v < low else v
+        v = high if v > high else v
+        result[i] = (v - low) * factor + offset
 
 
 @compiled
@@ -110,12 +127,22 @@ def piecewise_linear(
 ) -> None:
     """Fill ``out = slopes[k] * value + offsets[k]`` with k the number of ``knots`` at or below the value.
 
-    ``slopes`` and ``offsets`` have one entry more than ``knots``.
+    ``slopes`` and ``offsets`` have one entry more than ``knots``. Blocks stay in the nearest cache, so that
+    each knot is one sweep of comparisons without a branch.
     """
-    n = knots.shape[0]
-    for i in range(begin, end):
-        v = float(values[i])
-        k = 0
-        for j in range(n):
-            k += v >= knots[j]
-        out[i] = slopes[k] * v + offsets[k]
+    slope, offset = np.empty(_BLOCK), np.empty(_BLOCK)
+    for at in range(begin, end, _BLOCK):
+        part = values[at : min(at + _BLOCK, end)]
+        result = out[at : min(at + _BLOCK, end)]
+        n = part.shape[0]
+        for i in range(n):
+            slope[i] = slopes[0]
+            offset[i] = offsets[0]
+        for k in range(knots.shape[0]):
+            knot, a, b = knots[k], slopes[k + 1], offsets[k + 1]
+            for i in range(n):
+                above = float(part[i]) >= knot
+                slope[i] = a if above else slope[i]
+                offset[i] = b if above else offset[i]
+        for i in range(n):
+            result[i] = slope[i] * float(part[i]) + offset[i]

@@ -134,19 +134,20 @@ def _parameters(step: Step) -> dict[str, Any]:
     return step.model_dump(mode="json", exclude={"reason"})
 
 
-_KNOWN: dict[str, type[Step]] = {
+KNOWN_STEPS: dict[str, type[Step]] = {
     kind.model_fields["step"].default: kind for kind in get_args(get_args(AnyStep)[0])
 }
+"""Every step by the name that it has in a manifest."""
 _PARSER: TypeAdapter[Any] = TypeAdapter(AnyStep)
 
 
 def _parsed(number: int, step: Mapping[str, Any]) -> Any:
     name = str(step.get("step", ""))
     where = f'Step {number} of the recipe ("{name}")'
-    if name not in _KNOWN:
-        raise Misconfigured(f"{where} is unknown{_nearest(name, list(_KNOWN))}.")
+    if name not in KNOWN_STEPS:
+        raise Misconfigured(f"{where} is unknown{_nearest(name, list(KNOWN_STEPS))}.")
     for key in step:
-        fields = _KNOWN[name].model_fields
+        fields = KNOWN_STEPS[name].model_fields
         if key not in fields:
             raise Misconfigured(f'{where} has no parameter "{key}"{_nearest(key, list(fields))}.')
     try:
