@@ -22,6 +22,7 @@ from pydicom.tag import Tag
 
 from voxtrial.daemon.dicom.header import (
     BINARY,
+    COMPRESSED,
     ELEMENTS,
     NATIVE,
     PIXEL_DATA,
@@ -82,16 +83,20 @@ def read_with_pydicom(path: Path) -> Header:
     values, malformed = converted(found)
     syntax = str(getattr(data_set.file_meta, "TransferSyntaxUID", ""))
     pixel_data = raw.get(Tag(PIXEL_DATA))
-    location = None
-    if isinstance(pixel_data, RawDataElement) and syntax in NATIVE and pixel_data.length != UNDEFINED_LENGTH:
-        held = min(pixel_data.length, path.stat().st_size - pixel_data.value_tell)
-        location = PixelLocation(offset=pixel_data.value_tell, length=held)
+    location, encapsulated_offset = None, None
+    if isinstance(pixel_data, RawDataElement):
+        if syntax in NATIVE and pixel_data.length != UNDEFINED_LENGTH:
+            held = min(pixel_data.length, path.stat().st_size - pixel_data.value_tell)
+            location = PixelLocation(offset=pixel_data.value_tell, length=held)
+        elif syntax.startswith(COMPRESSED):
+            encapsulated_offset = pixel_data.value_tell
     return Header(
         path=path,
         transfer_syntax_uid=syntax,
         values=values,
         has_pixel_data=pixel_data is not None,
         pixel_location=location,
+        encapsulated_offset=encapsulated_offset,
         malformed=malformed,
     )
 

@@ -21,6 +21,9 @@ EXPLICIT_LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 NATIVE = (IMPLICIT_LITTLE_ENDIAN, EXPLICIT_LITTLE_ENDIAN)
 """Transfer syntaxes whose pixels lie in the file as they are."""
 
+COMPRESSED = ("1.2.840.10008.1.2.4.", "1.2.840.10008.1.2.5")
+"""Beginnings of the compressed transfer syntaxes, explicit little endian all of them (PS3.5 A.4)."""
+
 
 def text(raw: bytes) -> str:
     """Return a value of the default repertoire without its padding."""
@@ -141,6 +144,8 @@ class Header:
         Whether the file holds (7FE0,0010).
     pixel_location
         Given for uncompressed little-endian files that are not deflated.
+    encapsulated_offset
+        Where the first fragment of compressed pixels begins.
     malformed
         Text of essential elements that do not parse, by keyword.
     """
@@ -150,6 +155,7 @@ class Header:
     values: dict[str, Value] = field(default_factory=dict)
     has_pixel_data: bool = False
     pixel_location: PixelLocation | None = None
+    encapsulated_offset: int | None = None
     malformed: dict[str, str] = field(default_factory=dict)
 
 

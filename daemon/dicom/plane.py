@@ -21,6 +21,7 @@ from pydicom.dataset import Dataset
 from voxtrial.daemon.dicom.decoding import can_decode
 from voxtrial.daemon.dicom.elements import parsing, read_data_set
 from voxtrial.daemon.dicom.header import Header, Value
+from voxtrial.daemon.dicom.walk import fragments_are_whole
 from voxtrial.daemon.errors import Refused
 from voxtrial.daemon.volume import Source, SourceInstance
 
@@ -179,6 +180,9 @@ def _refuse_unreadable_pixels(header: Header, number_of_planes: int) -> None:
             syntax = header.transfer_syntax_uid or "unknown"
             message = f"{header.path.name}: no decoder for transfer syntax {syntax}"
             raise Refused(message, rule="unsupported_transfer_syntax")
+        offset = header.encapsulated_offset
+        if offset is not None and not fragments_are_whole(header.path, offset):
+            raise Refused(f"{header.path.name} ends within its compressed pixels", rule="truncated")
         return
     rows, columns = plane.shape
     needed = rows * columns * number_of_planes * plane.integer("BitsAllocated", 16) // 8

@@ -16,6 +16,7 @@ import struct
 from pathlib import Path
 
 from voxtrial.daemon.dicom.header import (
+    COMPRESSED,
     ELEMENTS,
     IMPLICIT_LITTLE_ENDIAN,
     NATIVE,
@@ -31,9 +32,6 @@ _LONG_VRS = frozenset(
     (b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV")
 )
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_COMPRESSED = ("1.2.840.10008.1.2.4.", "1.2.840.10008.1.2.5")
-"""Beginnings of the compressed transfer syntaxes, explicit little endian all of them (PS3.5 A.4)."""
-
 _FIRST_READ = 16 * 1024
 
 _explicit_header = struct.Struct("<HH2sH").unpack_from
@@ -65,17 +63,32 @@ def walk(path: Path) -> Header | None:
         os.close(descriptor)
 
 
+def fragments_are_whole(path: Path, offset: int) -> bool:
+    """Whether the file holds every byte of the fragments of compressed pixels that begin at ``offset``."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        size = os.fstat(descriptor).st_size
+        while offset + 8 <= size:
+            group, element, length = _implicit_header(os.pread(descriptor, 8, offset), 0)
+            if group << 16 | element != _ITEM:
+                return True
+            offset += 8 + length
+        return offset == size
+    finally:
+        os.close(descriptor)
+
+
 def _walk_buffer(path: Path, buffer: bytes, size: int) -> Header | None:
     if buffer[128:132] != b"DICM":
         return None
     syntax, position = _file_meta(buffer)
-    compressed = syntax.startswith(_COMPRESSED)
+    compressed = syntax.startswith(COMPRESSED)
     if syntax not in NATIVE and not compressed:
         return None
     explicit = syntax != IMPLICIT_LITTLE_ENDIAN
     found: dict[int, bytes] = {}
     location: PixelLocation | None = None
-    has_pixel_data = False
+    encapsulated_offset: int | None = None
     elements, long_vrs = ELEMENTS, _LONG_VRS
     previous, vr = 0, b"UN"
     while position < size:
@@ -95,10 +108,11 @@ def _walk_buffer(path: Path, buffer: bytes, size: int) -> Header | None:
         previous = tag
         if tag >= PIXEL_DATA:
             if tag == PIXEL_DATA:
-                has_pixel_data = True
                 if (length == UNDEFINED_LENGTH) is not compressed:
                     return None
-                if not compressed:
+                if compressed:
+                    encapsulated_offset = position
+                else:
                     location = PixelLocation(offset=position, length=min(length, size - position))
             break
         if length == UNDEFINED_LENGTH:
@@ -116,8 +130,9 @@ def _walk_buffer(path: Path, buffer: bytes, size: int) -> Header | None:
         path=path,
         transfer_syntax_uid=syntax,
         values=values,
-        has_pixel_data=has_pixel_data,
+        has_pixel_data=location is not None or encapsulated_offset is not None,
         pixel_location=location,
+        encapsulated_offset=encapsulated_offset,
         malformed=malformed,
     )
 

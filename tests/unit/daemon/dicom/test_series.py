@@ -10,7 +10,7 @@ import pydicom
 import pytest
 from phantoms import enhanced_ct, lattice_affine, stack
 from pydicom.dataset import Dataset
-from pydicom.uid import generate_uid
+from pydicom.uid import RLELossless, generate_uid
 
 from voxtrial.daemon.dicom import geometry, pixels, series
 from voxtrial.daemon.errors import Refused
@@ -146,6 +146,23 @@ def test_a_damaged_last_slice_refuses_its_series(tmp_path):
     assert damaged.refusal is not None
     assert volume.refusal.rule == damaged.refusal.rule == "truncated"
     assert "20 of 24 bytes" in str(volume.refusal)
+
+
+@pytest.mark.parametrize("kept", [-1, -8, -40])
+def test_a_cut_compressed_last_slice_refuses_its_series(tmp_path, kept):
+    def compress(_: int, ds: Dataset) -> None:
+        ds.compress(RLELossless, generate_instance_uid=False)
+
+    paths = stack(
+        tmp_path, np.random.default_rng(1).integers(0, 99, (3, 32, 32)).astype(np.int16), edit=compress
+    )
+    raw = paths[-1].read_bytes()
+    assert raw.endswith(b"\xfe\xff\xdd\xe0\0\0\0\0")
+    assert all(one.refusal is None for one in series.group(paths))
+    paths[-1].write_bytes(raw[: kept - 8])
+    found = series.group(paths)
+    assert {one.refusal.rule for one in found if one.refusal} == {"truncated"}
+    assert all(one.refusal for one in found)
 
 
 @pytest.mark.parametrize(
