@@ -24,6 +24,8 @@ from voxtrial.daemon.dicom.header import (
     BINARY,
     COMPRESSED,
     ELEMENTS,
+    EXPLICIT_LITTLE_ENDIAN,
+    IMPLICIT_LITTLE_ENDIAN,
     NATIVE,
     PIXEL_DATA,
     UNDEFINED_LENGTH,
@@ -81,7 +83,7 @@ def read_with_pydicom(path: Path) -> Header:
         if isinstance(item, RawDataElement) and item.value:
             found[tag] = item.value[::-1] if convert in BINARY and not item.is_little_endian else item.value
     values, malformed = converted(found)
-    syntax = str(getattr(data_set.file_meta, "TransferSyntaxUID", ""))
+    syntax = str(data_set.file_meta.get("TransferSyntaxUID", "")) or _guessed_syntax(data_set)
     pixel_data = raw.get(Tag(PIXEL_DATA))
     location, encapsulated_offset = None, None
     if isinstance(pixel_data, RawDataElement):
@@ -99,6 +101,14 @@ def read_with_pydicom(path: Path) -> Header:
         encapsulated_offset=encapsulated_offset,
         malformed=malformed,
     )
+
+
+def _guessed_syntax(data_set: Dataset) -> str:
+    """Return the uncompressed syntax that a file without file meta information was found to be in."""
+    implicit, little_endian = data_set.original_encoding
+    if not little_endian:
+        return ""
+    return IMPLICIT_LITTLE_ENDIAN if implicit else EXPLICIT_LITTLE_ENDIAN
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from phantoms import stack
 from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless
 
-from voxtrial.daemon.dicom import series
+from voxtrial.daemon.dicom import pixels, series
 from voxtrial.daemon.dicom.elements import read_with_pydicom
 from voxtrial.daemon.dicom.walk import walk
 
@@ -85,3 +85,14 @@ def test_a_file_in_another_syntax_than_it_names_is_left_to_pydicom(tmp_path):
     (one,) = series.group([path])
     assert one.modality == "CT"
     assert one.files[0].shape == (3, 4)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_files_without_file_meta_information_are_read(tmp_path, syntax):
+    truth = np.arange(24, dtype=np.int16).reshape(2, 3, 4)
+    paths = stack(tmp_path, truth, edit=lambda _, ds: setattr(ds.file_meta, "TransferSyntaxUID", syntax))
+    for path in paths:
+        raw = path.read_bytes()
+        path.write_bytes(raw[raw.index(struct.pack("<HH", 0x0008, 0x0005)) :])
+    assert walk(paths[0]) is None
+    assert np.array_equal(pixels.read_folder(tmp_path).array, truth)
