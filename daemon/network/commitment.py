@@ -18,7 +18,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from voxtrial.daemon.errors import Fatal, Retryable
-from voxtrial.daemon.network import contexts
+from voxtrial.daemon.network import contexts, requestor
 from voxtrial.daemon.network.scu import Peer, associate
 from voxtrial.db import audit
 
@@ -97,6 +97,7 @@ def request(
             raise Retryable(f"{peer} did not take the commitment request (status {code}).")
         if code != 0x0000:
             raise Fatal(f"{peer} refused the commitment request with status {code:04X}.")
+        requestor.let_go(association)
         # Not released before our answer has left: a release that overtakes it breaks the state machine.
         answered.wait(wait_seconds)
     return transaction_uid, reports[0] if reports else None

@@ -17,7 +17,7 @@ from pynetdicom.association import Association
 from pynetdicom.presentation import build_context
 
 from voxtrial.daemon.errors import Fatal, Retryable
-from voxtrial.daemon.network import contexts, tls
+from voxtrial.daemon.network import contexts, requestor, tls
 from voxtrial.daemon.network.stack import NO_DELAY, application_entity
 from voxtrial.daemon.network.status import COERCED, Verdict, verdict
 from voxtrial.daemon.settings import TLS
@@ -105,10 +105,12 @@ def associate(
     )
     try:
         _require_established(association, peer)
+        requestor.hold(association)
         yield association
     finally:
         if association.is_established:
             association.release()
+        requestor.let_go(association)
 
 
 def store(files: Sequence[Path], peer: Peer, *, ae_title: str = "VOXTRIAL") -> list[StoreOutcome]:

@@ -96,3 +96,14 @@ def test_the_handler_makes_associations_where_ours_does() -> None:
 def test_the_settings_that_we_change_exist() -> None:
     assert hasattr(_config, "LOG_HANDLER_LEVEL")
     assert hasattr(_config, "STORE_SEND_CHUNKED_DATASET")
+
+
+def test_the_reactor_of_an_association_waits_on_the_checkpoint_that_ours_replaces() -> None:
+    association = Association(AE(), "requestor")
+    assert association._reactor_checkpoint.is_set()
+    assert association._is_paused is False
+    turn = source(Association._run_reactor)
+    assert turn.index("self._is_paused = True") < turn.index("self._reactor_checkpoint.wait()")
+    assert turn.index("self._reactor_checkpoint.wait()") < turn.index("self.dimse.get_msg(block=False)")
+    for method in (Association.send_c_store, Association.send_c_find, Association.release):
+        assert "while not self._is_paused" in source(method)
