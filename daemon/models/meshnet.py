@@ -13,9 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from voxtrial.daemon.models.narrow_convolution import MOST_PRODUCTS, convolve
 
 Progress = Callable[[float], None]
 
@@ -71,6 +74,7 @@ class MeshNet(nn.Module):
         """Return logits, each layer in one piece."""
         return self.by_layers(image, slab=image.shape[2])
 
+    @torch.no_grad()
     def by_layers(self, image: Tensor, *, slab: int, progress: Progress | None = None) -> Tensor:
         """Return logits, each layer computed ``slab`` planes at a time; equal to :meth:`forward`."""
         features = image
@@ -93,23 +97,47 @@ def _convolved(
     """Return the convolution of ``image``, activated when the activation needs no statistics first."""
     depth = image.shape[2]
     reach = int(convolution.kernel_size[0]) // 2 * int(convolution.dilation[0])
+    products = convolution.in_channels * convolution.out_channels
+    narrow = image.device.type == "cpu" and convolution.kernel_size[0] == 3 and products <= MOST_PRODUCTS
     result = image.new_empty((image.shape[0], convolution.out_channels, *image.shape[2:]))
     for begin in range(0, depth, slab):
         end = min(begin + slab, depth)
         low, high = max(begin - reach, 0), min(end + reach, depth)
         part = image[:, :, low:high]
         missing = (reach - (begin - low), reach - (high - end))
-        if any(missing):
-            part = functional.pad(part, (0, 0, 0, 0, *missing))
-        planes = functional.conv3d(
-            part,
-            convolution.weight,
-            convolution.bias,
-            padding=(0, reach, reach),
-            dilation=convolution.dilation,
-        )
-        result[:, :, begin:end] = planes if activation is None else activation(planes)
+        answer = result[:, :, begin:end]
+        if narrow:
+            part = functional.pad(part, (reach, reach, reach, reach, *missing))
+            _narrow(part, convolution, answer)
+        else:
+            if any(missing):
+                part = functional.pad(part, (0, 0, 0, 0, *missing))
+            answer.copy_(
+                functional.conv3d(
+                    part,
+                    convolution.weight,
+                    convolution.bias,
+                    padding=(0, reach, reach),
+                    dilation=convolution.dilation,
+                )
+            )
+        if activation is not None:
+            answer.copy_(activation(answer))
     return result
+
+
+def _narrow(padded: Tensor, convolution: nn.Conv3d, answer: Tensor) -> None:
+    """Fill ``answer`` with the valid convolution of one padded image, by the kernel for few channels."""
+    bias = convolution.bias
+    weight = convolution.weight.detach().numpy()
+    convolve(
+        padded[0].numpy(),
+        weight,
+        np.zeros(len(weight), np.float32) if bias is None else bias.detach().numpy(),
+        int(convolution.dilation[0]),
+        answer[0].numpy(),
+        threads=torch.get_num_threads(),
+    )
 
 
 def _normalise_and_activate(features: Tensor, activation: Callable[[Tensor], Tensor], slab: int) -> None:

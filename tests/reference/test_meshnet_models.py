@@ -68,7 +68,9 @@ def test_weights_that_are_not_those_described_are_refused(shared_data: Path, tmp
         convert(copy, out)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.nightly
+@pytest.mark.learn
+@pytest.mark.timeout(1800)
 def test_brain_from_dicom_gets_the_labels_of_an_independent_forward(
     shared_data: Path, tmp_path: Path
 ) -> None:
@@ -103,10 +105,10 @@ def independent_labels(shared_data: Path, image: np.ndarray) -> np.ndarray:
     return features[0].argmax(dim=0).numpy()
 
 
-@pytest.mark.nightly
-@pytest.mark.learn
 @pytest.mark.timeout(3600)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    "name", [NAMES[0], *(pytest.param(n, marks=[pytest.mark.nightly, pytest.mark.learn]) for n in NAMES[1:])]
+)
 def test_brainchop_head_gets_the_expected_labels(shared_data: Path, tmp_path: Path, name: str) -> None:
     """Dice > 0.99 with the labels beside the models: full cube for the small one, upstream's crop else."""
     model = added(shared_data, tmp_path, name)
