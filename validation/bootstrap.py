@@ -82,6 +82,9 @@ def bca_interval(estimate: float, replicates: Floats, left_out: Floats, conf: fl
     bias = float(special.ndtri(below))
     deviation = left_out.mean() - left_out
     squares = float(deviation @ deviation)
+    if not np.isfinite(squares):
+        missing = Undefined("leaving a case out leaves no estimate")
+        return missing, missing
     if squares == 0:
         missing = Undefined("leaving a case out does not change the estimate")
         return missing, missing

@@ -8,7 +8,7 @@ import numpy as np
 from scipy import stats
 
 from voxtrial.validation.registry import Undefined, Values, statistic
-from voxtrial.validation.tables import Floats, Inputs, StatisticError, Tables, columns, complete, parameter
+from voxtrial.validation.tables import Floats, Inputs, StatisticError, Tables, complete, parameter
 
 VALUES = ("n_x", "n_y", "estimate", "se", "df", "ci_low", "ci_high", "p_lower", "p_upper", "p", "equivalent")
 
@@ -38,8 +38,7 @@ def equivalence_tost(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[s
         rows = complete(tables, "wide", names)
         x, y, notes = rows.numbers(names[0]), rows.numbers(names[1]), rows.notes
     else:
-        frame = columns(tables, "wide", names)
-        x, y = (frame[name].dropna().to_numpy(dtype=float) for name in names)
+        x, y = (complete(tables, "wide", [name]).numbers(name) for name in names)
         notes = ()
     if min(x.size, y.size) < 2:
         raise Undefined("fewer than two measurements")

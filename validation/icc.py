@@ -209,11 +209,11 @@ def _cube(tables: Tables, inputs: Inputs, features: Sequence[str]) -> tuple[Floa
     if frame.duplicated([subject, rater]).any():
         raise StatisticError("A rater has rated the same subject twice; the form needs one rating of each.")
     frame = frame.dropna(subset=[subject, rater])
-    if frame.empty:
-        raise Undefined("no subject was rated")
     cube = frame.pivot(index=subject, columns=rater, values=list(features))
     rows = complete({"long": cube}, "long", list(cube.columns))
-    ratings = rows.frame.to_numpy(dtype=float).reshape(len(rows.frame), len(features), -1)
+    if rows.frame.empty:
+        raise Undefined("no subject was rated by every rater")
+    ratings = rows.matrix(list(cube.columns)).reshape(len(rows.frame), len(features), -1)
     return ratings.transpose(1, 0, 2), rows.notes
 
 

@@ -16,6 +16,7 @@ from voxtrial.validation.tables import (
     Inputs,
     StatisticError,
     Tables,
+    comparable,
     complete,
     confidence,
     parameter,
@@ -73,7 +74,7 @@ def _cross_table(tables: Tables, inputs: Inputs) -> tuple[Floats, tuple[str, ...
     a, b = rows.labels(first), rows.labels(second)
     if not a.size:
         raise Undefined("no case was rated by both raters")
-    levels = inputs.get("levels") or np.unique(np.concatenate([a, b])).tolist()
+    levels = inputs.get("levels") or np.unique(comparable([*a, *b])).tolist()
     weights = rows.numbers(str(inputs["count"])) if counted else np.ones(a.size)
     if (weights < 0).any():
         raise StatisticError("A count is negative.")
@@ -138,13 +139,13 @@ def fleiss_kappa(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[str]]
     if len(raters) < 2:
         raise Undefined("one rater: agreement needs at least two")
     rows = complete(tables, "wide", raters)
-    ratings = rows.frame.to_numpy()
-    if not len(ratings):
+    n, m = rows.frame.shape
+    if not n:
         raise Undefined("no subject was rated by all raters")
-    levels = inputs.get("levels") or np.unique(ratings.ravel()).tolist()
-    index = level_index(ratings.ravel(), levels).reshape(ratings.shape)
+    ratings = comparable(rows.frame.to_numpy().ravel())
+    levels = inputs.get("levels") or np.unique(ratings).tolist()
+    index = level_index(ratings, levels).reshape(n, m)
     counts = np.stack([(index == level).sum(axis=1) for level in range(len(levels))], axis=1).astype(float)
-    n, m = ratings.shape
     share = counts.sum(axis=0) / (n * m)
     chance = share @ share
     if 1 - chance < 1e-14:

@@ -156,10 +156,12 @@ def run(
         return StatisticResult(
             values=dict.fromkeys(found.values), notes=(f"{name} is not defined: {undefined.reason}",)
         )
-    except np.linalg.LinAlgError as error:
+    except (np.linalg.LinAlgError, OverflowError) as error:
+        reason = "a number is too large"
+        if isinstance(error, np.linalg.LinAlgError):
+            reason = f"the equations have no unique solution ({error})"
         return StatisticResult(
-            values=dict.fromkeys(found.values),
-            notes=(f"{name} is not defined: the equations have no unique solution ({error})",),
+            values=dict.fromkeys(found.values), notes=(f"{name} is not defined: {reason}",)
         )
     if isinstance(outcome, tuple):
         outcome, extra = outcome

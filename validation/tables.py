@@ -87,7 +87,7 @@ class Complete:
 
     def labels(self, name: str) -> NDArray[Any]:
         """Return one column as it stands: groups, raters, levels."""
-        return np.asarray(self.frame[name].to_numpy())
+        return comparable(self.frame[name].to_numpy())
 
 
 def complete(tables: Tables, role: str, names: Sequence[str]) -> Complete:
@@ -99,6 +99,16 @@ def complete(tables: Tables, role: str, names: Sequence[str]) -> Complete:
     return Complete(frame=kept.reset_index(drop=True), notes=notes)
 
 
+def comparable(labels: Sequence[object] | NDArray[Any]) -> NDArray[Any]:
+    """Return labels of one kind: numbers as they are, and all as text where words stand among them."""
+    array = np.asarray(labels)
+    if array.dtype != object or all(isinstance(label, str) for label in array):
+        return array
+    if all(isinstance(label, int | float | np.number) for label in array):
+        return array.astype(np.float64)
+    return np.array([str(label) for label in array], dtype=object)
+
+
 def vector(values: Sequence[object], name: str) -> Floats:
     """Return a list given in the inputs as float64."""
     return _as_numbers(pd.Series(list(values)), name)
@@ -106,6 +116,9 @@ def vector(values: Sequence[object], name: str) -> Floats:
 
 def _as_numbers(series: pd.Series[Any], name: str) -> Floats:
     try:
-        return np.asarray(series.to_numpy(dtype=np.float64))
+        numbers = np.asarray(series.to_numpy(dtype=np.float64))
     except (TypeError, ValueError) as error:
         raise StatisticError(f"The column {name!r} holds something that is not a number: {error}.") from error
+    if np.isinf(numbers).any():
+        raise StatisticError(f"The column {name!r} holds an infinite value; a missing one is an empty cell.")
+    return numbers
