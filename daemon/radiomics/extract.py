@@ -23,7 +23,8 @@ from voxtrial.daemon.radiomics import (
 )
 from voxtrial.daemon.radiomics.aggregation import Values
 from voxtrial.daemon.radiomics.configuration import Configuration
-from voxtrial.daemon.radiomics.region import Placement, Region, prepare
+from voxtrial.daemon.radiomics.placement import Placement
+from voxtrial.daemon.radiomics.region import Region, prepare
 from voxtrial.daemon.radiomics.spatial_autocorrelation import stride
 from voxtrial.daemon.volume import Mask, Volume
 

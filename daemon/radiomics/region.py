@@ -16,6 +16,7 @@ from voxtrial.daemon.radiomics.configuration import Configuration, Interpolation
 from voxtrial.daemon.radiomics.crop import Index, box, carried_over, cropped, extent
 from voxtrial.daemon.radiomics.discretise import fixed_bin_number, fixed_bin_size, lower_end
 from voxtrial.daemon.radiomics.local_intensity import SPHERE_RADIUS_MM
+from voxtrial.daemon.radiomics.placement import Placement
 from voxtrial.daemon.radiomics.resegment import resegment
 from voxtrial.daemon.radiomics.zones import Zones, find_zones
 from voxtrial.daemon.volume import Grid, Mask, Spacing, Volume
@@ -26,38 +27,6 @@ MAXIMUM_CELLS = 2**27
 SUPPORT = 24
 """Source voxels about the region that are interpolated from. What a cubic B-spline sees further away weighs
 less than 0.268 ** 24 = 2e-14."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Placement:
-    """Where the voxels of a region fall on the patient, other than configured: for tests of stability.
-
-    Parameters
-    ----------
-    shift_voxels
-        Shift of the grid along (z, y, x), in its voxels.
-    rotation_degrees
-        Turn of the grid in the plane of the slices about the middle of the region, from y towards x.
-    """
-
-    shift_voxels: tuple[float, float, float] = (0.0, 0.0, 0.0)
-    rotation_degrees: float = 0.0
-
-    def __bool__(self) -> bool:
-        """Whether the grid moves at all."""
-        return bool(any(self.shift_voxels) or self.rotation_degrees)
-
-    def moved(self, grid: Grid, centre: Index) -> Grid:
-        """Return ``grid`` turned about its (fractional) index ``centre`` and shifted."""
-        angle = np.radians(self.rotation_degrees)
-        cosine, sine = np.cos(angle), np.sin(angle)
-        unit = grid.affine[:3, :3] / np.array(grid.spacing_mm)
-        turn = unit @ np.array([[1, 0, 0], [0, cosine, -sine], [0, sine, cosine]]) @ unit.T
-        affine = grid.affine.copy()
-        affine[:3, :3] = turn @ affine[:3, :3] if self.rotation_degrees else affine[:3, :3]
-        start = centre - np.array(self.shift_voxels)
-        affine[:3, 3] = grid.world(centre) - affine[:3, :3] @ start
-        return Grid(shape=grid.shape, affine=affine)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,7 +136,14 @@ def prepare(
     levels = np.zeros(image.shape, np.int32)
     levels[intensity] = _grey_levels(image[intensity], configuration)
     _check_levels(levels, configuration.texture.dimensions)
-    return Region(image=image, morphology=morphology, intensity=intensity, levels=levels, grid=grid)
+    # One memory layout is one machine code of each compiled kernel.
+    return Region(
+        image=np.ascontiguousarray(image),
+        morphology=np.ascontiguousarray(morphology),
+        intensity=np.ascontiguousarray(intensity),
+        levels=levels,
+        grid=grid,
+    )
 
 
 def _on_grid(

@@ -22,7 +22,7 @@ from voxtrial.daemon.errors import Misconfigured
 from voxtrial.daemon.radiomics.configuration import Configuration
 from voxtrial.daemon.radiomics.crop import box, extent
 from voxtrial.daemon.radiomics.extract import extract
-from voxtrial.daemon.radiomics.region import Placement
+from voxtrial.daemon.radiomics.placement import Placement
 from voxtrial.daemon.volume import Mask, Spacing, Volume
 from voxtrial.validation.icc import intraclass_correlations
 

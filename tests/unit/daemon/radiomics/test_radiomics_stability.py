@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from voxtrial.daemon.errors import Misconfigured
 from voxtrial.daemon.radiomics.configuration import Configuration, Discretisation, load
 from voxtrial.daemon.radiomics.extract import extract
-from voxtrial.daemon.radiomics.region import Placement
+from voxtrial.daemon.radiomics.placement import Placement
 from voxtrial.daemon.radiomics.stability import (
     Perturbation,
     noise_level,
