@@ -17,7 +17,7 @@ from voxtrial.validation.bootstrap import stream
 from voxtrial.validation.rank_kernels import bootstrap_areas, counted_area, counts_below
 from voxtrial.validation.registry import Undefined, Values, statistic
 from voxtrial.validation.scored_cases import Flags, scored_cases
-from voxtrial.validation.tables import Floats, Inputs, StatisticError, Tables, confidence
+from voxtrial.validation.tables import Floats, Inputs, StatisticError, Tables, comparable, confidence
 
 DEFAULT_RESAMPLES = 2000
 DEFAULT_SEED = 20260101
@@ -101,7 +101,7 @@ def bootstrap_auc(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[str]
     stratified = bool(inputs.get("stratified", True))
     generator = stream(seed, "bootstrap_auc", str(inputs.get("score", "score")))
     if cluster:
-        _, owner = np.unique(cases.frame[cluster].to_numpy(), return_inverse=True)
+        _, owner = np.unique(comparable(cases.frame[cluster].to_numpy()), return_inverse=True)
         areas = resampled_areas_of_clusters(cases.positive, cases.scores[:, 0], owner, resamples, generator)
     else:
         areas = resampled_areas(positive, negative, resamples, generator, stratified=stratified)

@@ -116,6 +116,8 @@ CATALOGUE: Mapping[str, Mapping[str, str]] = {
     },
     "diagnostic": {
         "diagnostic_accuracy": "2x2 table with intervals; predictive values at the intended prevalence",
+    },
+    "paired_tests": {
         "paired_binary_tests": "Two binary tests on the same cases: sensitivity to likelihood ratios",
     },
     "clustered": {

@@ -12,7 +12,7 @@ from voxtrial.validation.delong import NO_SPREAD, normal_interval, placements
 from voxtrial.validation.proportions import normal_quantile, wilson
 from voxtrial.validation.registry import Undefined, Values, statistic
 from voxtrial.validation.scored_cases import Flags, binary, require_both_classes, scored_cases
-from voxtrial.validation.tables import Floats, Inputs, Tables, complete, confidence, parameter
+from voxtrial.validation.tables import Floats, Inputs, Tables, comparable, complete, confidence, parameter
 
 ONE_CLUSTER = "there is one cluster: the spread between clusters is unknown"
 
@@ -31,7 +31,7 @@ SPREAD_NAMES = (
 
 def cluster_indices(labels: NDArray[np.generic]) -> tuple[NDArray[np.intp], int]:
     """Return the cluster of each unit as 0, 1, ... and the number of clusters."""
-    names, index = np.unique(labels, return_inverse=True)
+    names, index = np.unique(comparable(labels), return_inverse=True)
     return index, names.size
 
 

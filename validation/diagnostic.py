@@ -1,15 +1,15 @@
-"""Describe a test at a fixed threshold against the truth, alone or beside a second test on the same cases."""
+"""Describe a test at a fixed threshold against the truth."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
 from voxtrial.validation.proportions import clopper_pearson, counts, normal_quantile, wilson
 from voxtrial.validation.registry import Undefined, Values, statistic
-from voxtrial.validation.scored_cases import Flags, require_both_classes, scored_cases
+from voxtrial.validation.scored_cases import Flags, scored_cases
 from voxtrial.validation.tables import Floats, Inputs, StatisticError, Tables, confidence
 
 DEFAULT_PREVALENCES = (0.05,)
@@ -24,7 +24,8 @@ def predictive_values(sensitivity: float, specificity: float, prevalence: float)
     return ppv, npv
 
 
-def _log_interval(ratio: float, se_log: float, level: float) -> tuple[float, float]:
+def log_interval(ratio: float, se_log: float, level: float) -> tuple[float, float]:
+    """Return the interval of a ratio that is symmetric in its logarithm."""
     half = normal_quantile(level) * se_log
     return float(ratio * np.exp(-half)), float(ratio * np.exp(half))
 
@@ -39,7 +40,7 @@ def _ratio_values(
     if top == 0:
         return {name: 0.0, **dict.fromkeys(ends, Undefined("the ratio is 0: its logarithm has no interval"))}
     se = float(np.sqrt(max(sum(1 / r for r in reciprocals), 0.0)))
-    return {name: top / bottom, **dict(zip(ends, _log_interval(top / bottom, se, level), strict=True))}
+    return {name: top / bottom, **dict(zip(ends, log_interval(top / bottom, se, level), strict=True))}
 
 
 def _prevalences(inputs: Inputs) -> Sequence[float]:
@@ -92,7 +93,7 @@ def diagnostic_accuracy(tables: Tables, inputs: Inputs) -> tuple[Values, Sequenc
     notes: Sequence[str] = ()
     if tables:
         cases = scored_cases(tables, inputs, ["test"])
-        test, truth, notes = _called(cases.scores[:, 0], "test"), cases.positive, cases.notes
+        test, truth, notes = called(cases.scores[:, 0], "test"), cases.positive, cases.notes
         tp, fn = int((test & truth).sum()), int((~test & truth).sum())
         fp, tn = int((test & ~truth).sum()), int((~test & ~truth).sum())
     else:
@@ -135,136 +136,8 @@ def diagnostic_accuracy(tables: Tables, inputs: Inputs) -> tuple[Values, Sequenc
     return values, notes
 
 
-def _called(score: Floats, name: str) -> Flags:
+def called(score: Floats, name: str) -> Flags:
+    """Return where a 0/1 result is positive; a score must meet its frozen threshold first."""
     if not np.isin(score, (0.0, 1.0)).all():
         raise StatisticError(f"The column of {name!r} must hold 0 and 1; apply the frozen threshold first.")
     return np.asarray(score == 1.0)
-
-
-def _mcnemar(first: Flags, second: Flags) -> tuple[object, object]:
-    b, c = int((first & ~second).sum()), int((~first & second).sum())
-    if b + c == 0:
-        undefined = Undefined("no case is discordant")
-        return undefined, undefined
-    chi2 = (b - c) ** 2 / (b + c)
-    return chi2, stats.chi2.sf(chi2, 1)
-
-
-def generalized_score(truth: Flags, tests: Sequence[Flags], outcome: Flags) -> tuple[float, float]:
-    """Return the generalised and the weighted generalised score statistic for equal predictive values.
-
-    Parameters
-    ----------
-    truth
-        True class.
-    tests
-        Two tests; where ``called`` they enter the predictive value.
-    outcome
-        True where a call is right: the truth for PPV, its negation for NPV.
-
-    References
-    ----------
-    Leisenring W, Alonzo T, Pepe MS. Biometrics 2000;56:345-351. doi:10.1111/j.0006-341X.2000.00345.x.
-    Kosinski AS. Stat Med 2013;32:964-977. doi:10.1002/sim.5587.
-    """
-    first, second = (test.astype(float) for test in tests)
-    n1, n2 = first.sum(), second.sum()
-    right = outcome.astype(float)
-    pooled = (first @ right + second @ right) / (n1 + n2)
-    share = n2 / (n1 + n2)
-    score = (right - pooled) * (second * (1 - share) - first * share)
-    plain = float(score.sum() ** 2 / (score**2).sum()) if (score**2).sum() > 0 else np.nan
-    both = first * second
-    common = float((both * (right - pooled) ** 2).sum() / (n1 + n2))
-    variance = (pooled * (1 - pooled) - 2 * common) * (1 / n1 + 1 / n2)
-    distance = first @ right / n1 - second @ right / n2
-    weighted = float(distance**2 / variance) if variance > np.finfo(float).eps else np.nan
-    return plain, weighted
-
-
-def _relative(
-    prefix: str, names: tuple[str, str, str, str, str], log_ratio: float, influence: Floats, level: float
-) -> dict[str, object]:
-    """Return a ratio, interval and test; the influence of each case gives the SE of its logarithm."""
-    ratio, se, statistic_name, p, ends = names
-    error = float(np.sqrt((influence**2).sum()))
-    keys = [f"{prefix}_{key}" for key in (ratio, se, f"lcl{ends}", f"ucl{ends}", statistic_name, p)]
-    if not np.isfinite(log_ratio):
-        return dict.fromkeys(keys, Undefined("a proportion in the ratio is 0"))
-    bounds = _log_interval(float(np.exp(log_ratio)), error, level)
-    if error == 0:
-        none = Undefined("both tests agree on every case that counts")
-        return dict(zip(keys, (np.exp(log_ratio), none, none, none, none, none), strict=True))
-    z = log_ratio / error
-    found = (np.exp(log_ratio), error, *bounds, z, 2 * stats.norm.sf(abs(z)))
-    return dict(zip(keys, found, strict=True))
-
-
-@statistic("paired_binary_tests", values=("sens1", "sens2", "spec1", "spec2", "ppv1", "ppv2", "npv1", "npv2"))
-def paired_binary_tests(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[str]]:
-    """Compare ``test1`` and ``test2`` (0/1 columns) on the same cases with ``truth``.
-
-    ``rppv`` and ``rnpv`` are second over first, ``pdlr`` and ``ndlr`` first over second, as in their papers.
-
-    References
-    ----------
-    Moskowitz CS, Pepe MS. Clin Trials 2006;3:272-279. doi:10.1191/1740774506cn147oa.
-    Gu W, Pepe MS. Estimating the capacity for improvement in risk prediction with a marker.
-    Biostatistics 2009;10:172-186. doi:10.1093/biostatistics/kxn025.
-    """
-    cases = scored_cases(tables, inputs, ["test1", "test2"])
-    truth = cases.positive
-    require_both_classes(truth)
-    tests = [_called(cases.scores[:, k], f"test{k + 1}") for k in range(2)]
-    level = confidence(inputs)
-    values: dict[str, object] = {}
-    for k, test in enumerate(tests, start=1):
-        values[f"sens{k}"] = test[truth].mean()
-        values[f"spec{k}"] = (~test[~truth]).mean()
-    values["sens_mcnemar"], values["sens_p"] = _mcnemar(tests[0][truth], tests[1][truth])
-    values["spec_mcnemar"], values["spec_p"] = _mcnemar(tests[0][~truth], tests[1][~truth])
-    for name, called, right in (("ppv", tests, truth), ("npv", [~test for test in tests], ~truth)):
-        keys = [f"{name}1", f"{name}2"]
-        score_keys = [f"{name}_gs_stat", f"{name}_gs_p", f"{name}_wgs_stat", f"{name}_wgs_p"]
-        relative_keys = (f"r{name}", f"se_log_r{name}", "test_statistic", "p_value", f"_r{name}")
-        if not all(test.any() for test in called):
-            lack = Undefined(f"a test has no call that enters the {name.upper()}")
-            values |= dict.fromkeys([*keys, *score_keys], lack)
-            values |= {f"r{name}_{key}": lack for key in relative_keys[:4]}
-            continue
-        rates = [right[test].mean() for test in called]
-        values |= dict(zip(keys, rates, strict=True))
-        plain, weighted = generalized_score(truth, called, right)
-        chi_squares = (plain, stats.chi2.sf(plain, 1), weighted, stats.chi2.sf(weighted, 1))
-        values |= dict(zip(score_keys, chi_squares, strict=True))
-        values |= {f"r{name}_test{k}": rate for k, rate in enumerate(rates, start=1)}
-        influence = np.zeros(truth.size)
-        for sign, test, rate in zip((-1, 1), called, rates, strict=True):
-            hits = (test & right).sum()
-            influence += sign * test * (right - rate) / hits if hits else np.nan
-        log_ratio = float(np.log(rates[1]) - np.log(rates[0])) if min(rates) > 0 else np.nan
-        values |= _relative(f"r{name}", relative_keys, log_ratio, influence, level)
-    for name, called in (("pdlr", tests), ("ndlr", [~test for test in tests])):
-        values |= _likelihood_ratio(name, called, truth, level)
-    return values, cases.notes
-
-
-def _likelihood_ratio(name: str, called: Sequence[Flags], truth: Flags, level: float) -> dict[str, object]:
-    """Return the likelihood ratios of both tests and their ratio, first over second."""
-    values: dict[str, object] = {}
-    influence = np.zeros(truth.size)
-    logs = []
-    for k, test in enumerate(called, start=1):
-        diseased, healthy = test[truth].mean(), test[~truth].mean()
-        values[f"{name}_test{k}"] = (
-            diseased / healthy
-            if healthy > 0
-            else Undefined("its denominator is 0: no such call among the negative")
-        )
-        logs.append(np.log(diseased) - np.log(healthy) if min(diseased, healthy) > 0 else np.nan)
-        if np.isfinite(logs[-1]):
-            sign = 1 if k == 1 else -1
-            influence[truth] += sign * (test[truth] - diseased) / (diseased * truth.sum())
-            influence[~truth] -= sign * (test[~truth] - healthy) / (healthy * (~truth).sum())
-    keys = ("ratio", "se_log", "test_statistic", "p_value", "")
-    return values | _relative(name, keys, float(logs[0] - logs[1]), influence, level)

@@ -11,7 +11,16 @@ from voxtrial.validation.delong import area
 from voxtrial.validation.proportions import normal_quantile
 from voxtrial.validation.registry import Undefined, Values, statistic
 from voxtrial.validation.scored_cases import scored_cases
-from voxtrial.validation.tables import Floats, Inputs, StatisticError, Tables, complete, confidence, parameter
+from voxtrial.validation.tables import (
+    Floats,
+    Inputs,
+    StatisticError,
+    Tables,
+    comparable,
+    complete,
+    confidence,
+    parameter,
+)
 
 METHODS = ("REML", "DL")
 SCALES = ("identity", "logit", "log")
@@ -160,7 +169,7 @@ def _cohorts(tables: Tables, inputs: Inputs, cohort: str) -> tuple[list[str], Fl
         found = rows.matrix(columns)
         return [str(name) for name in rows.labels(cohort)], found[:, 0], found[:, 1], rows.notes
     cases = scored_cases(tables, inputs, ["score"], also=[cohort])
-    names, index = np.unique(cases.frame[cohort].astype(str).to_numpy(dtype=str), return_inverse=True)
+    names, index = np.unique(comparable(cases.frame[cohort].to_numpy()), return_inverse=True)
     rows_found = []
     for k, name in enumerate(names):
         positive, score = cases.positive[index == k], cases.scores[index == k, 0]

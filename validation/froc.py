@@ -17,9 +17,21 @@ from voxtrial.validation.delong import placements
 from voxtrial.validation.obuchowski_rockette import ReaderSummary, covariance_means, inference
 from voxtrial.validation.proportions import normal_quantile
 from voxtrial.validation.registry import Undefined, Values, statistic
-from voxtrial.validation.tables import Floats, Inputs, StatisticError, Tables, columns, confidence
+from voxtrial.validation.tables import (
+    Floats,
+    Inputs,
+    StatisticError,
+    Tables,
+    columns,
+    comparable,
+    confidence,
+    vector,
+)
 
 FIGURES = ("AFROC", "wAFROC", "HrAuc", "MaxLLF")
+
+LARGEST_LESIONS = 10_000
+"""Lesions of one case beyond which the table is mistaken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,8 +152,11 @@ def read_study(tables: Tables, inputs: Inputs) -> tuple[CaseSet, dict[tuple[obje
         raise StatisticError(f"The kind of a mark is LL or NL; found {sorted(map(str, set(marks['kind'])))}.")
     if not marks["case"].isin(truth["case"]).all():
         raise StatisticError("A mark lies on a case that the table of cases does not list.")
-    n_lesions = truth["n_lesions"].to_numpy(dtype=np.intp)
-    diseased = truth["diseased"].to_numpy(dtype=float) == 1
+    lesions = vector(truth["n_lesions"].tolist(), "n_lesions")
+    if not ((lesions >= 0) & (lesions == np.round(lesions)) & (lesions <= LARGEST_LESIONS)).all():
+        raise StatisticError(f"The number of lesions of a case is whole, from 0 to {LARGEST_LESIONS}.")
+    n_lesions = lesions.astype(np.intp)
+    diseased = vector(truth["diseased"].tolist(), "diseased") == 1
     if ((n_lesions > 0) != diseased).any():
         raise StatisticError("A case is diseased exactly when it holds a lesion; the table says otherwise.")
     cases = CaseSet(
@@ -149,8 +164,13 @@ def read_study(tables: Tables, inputs: Inputs) -> tuple[CaseSet, dict[tuple[obje
     )
     first = np.concatenate([[0], np.cumsum(n_lesions)])[:-1]
     position = pd.Series(np.arange(len(truth)), index=truth["case"])
-    modalities = list(inputs.get("modalities") or sorted(marks["modality"].unique()))
-    readers = list(inputs.get("readers") or sorted(marks["reader"].unique()))
+    numbers = {name: vector(marks[name].tolist(), name) for name in ("rating", "lesion")}
+    if np.isnan(numbers["rating"]).any():
+        raise StatisticError("A mark has no rating; a place that was not marked is not listed.")
+    labels = {name: comparable(marks[name].to_numpy()) for name in ("modality", "reader")}
+    marks = marks.assign(**numbers, **labels)
+    modalities = list(inputs.get("modalities") or np.unique(labels["modality"]))
+    readers = list(inputs.get("readers") or np.unique(labels["reader"]))
     readings = {}
     for modality in modalities:
         for reader in readers:
@@ -158,16 +178,14 @@ def read_study(tables: Tables, inputs: Inputs) -> tuple[CaseSet, dict[tuple[obje
             false = np.full(len(truth), -np.inf)
             lesion = np.full(cases.lesion_case.size, -np.inf)
             elsewhere, on_lesion = own[own["kind"] == "NL"], own[own["kind"] == "LL"]
-            np.maximum.at(
-                false, position[elsewhere["case"]].to_numpy(), elsewhere["rating"].to_numpy(dtype=float)
-            )
+            np.maximum.at(false, position[elsewhere["case"]].to_numpy(), elsewhere["rating"].to_numpy())
             at = position[on_lesion["case"]].to_numpy()
-            number = on_lesion["lesion"].to_numpy(dtype=float) - 1
+            number = on_lesion["lesion"].to_numpy() - 1
             if not ((number >= 0) & (number < n_lesions[at])).all():
                 raise StatisticError(
                     "A mark names a lesion that its case does not hold (lesions count from 1)."
                 )
-            np.maximum.at(lesion, first[at] + number.astype(int), on_lesion["rating"].to_numpy(dtype=float))
+            np.maximum.at(lesion, first[at] + number.astype(int), on_lesion["rating"].to_numpy())
             readings[modality, reader] = Reading(highest_false=false, lesion=lesion)
     return cases, readings
 

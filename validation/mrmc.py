@@ -66,16 +66,16 @@ def reader_study(tables: Tables, inputs: Inputs) -> ReaderStudy:
     if rows.frame.empty:
         raise Undefined("there is no rating")
     treatment, reader, case, truth, rating = names
-    if rows.frame.duplicated([treatment, reader, case]).any():
+    frame = rows.frame.assign(**{name: rows.labels(name) for name in (treatment, reader, case)})
+    if frame.duplicated([treatment, reader, case]).any():
         raise StatisticError("A reader rated a case twice under one treatment; one rating each is needed.")
-    flags = rows.frame.assign(positive=binary(rows, truth, inputs.get("positive")))
+    flags = frame.assign(positive=binary(rows, truth, inputs.get("positive")))
     if (flags.groupby(case)["positive"].nunique() > 1).any():
         raise StatisticError("A case is positive in one row and negative in another.")
-    rated = rows.frame.assign(rating_=rows.numbers(rating)).pivot_table(
+    rated = frame.assign(rating_=rows.numbers(rating)).pivot_table(
         index=case, columns=[treatment, reader], values="rating_", aggfunc="first"
     )
-    treatments = tuple(sorted(rows.frame[treatment].unique()))
-    readers = tuple(sorted(rows.frame[reader].unique()))
+    treatments, readers = (tuple(np.unique(frame[name].to_numpy())) for name in (treatment, reader))
     full = rated.reindex(columns=[(t, r) for t in treatments for r in readers]).dropna()
     left_out = len(rated) - len(full)
     notes = [*rows.notes]

@@ -20,8 +20,14 @@ Compiled = TypeVar("Compiled", bound=Callable[..., Any])
 
 
 def compiled(function: Compiled) -> Compiled:
-    """Compile a function to machine code once and keep the result beside the module."""
-    return cast("Compiled", numba.njit(cache=True, nogil=True)(function))
+    """Compile a function to machine code once and keep the result beside the module.
+
+    Where nothing can be written, as in a read-only container, each process compiles for itself.
+    """
+    try:
+        return cast("Compiled", numba.njit(cache=True, nogil=True)(function))
+    except RuntimeError:
+        return cast("Compiled", numba.njit(nogil=True)(function))
 
 
 @compiled

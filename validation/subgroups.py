@@ -17,7 +17,15 @@ from voxtrial.validation.product_limit import column_names
 from voxtrial.validation.proportions import wilson
 from voxtrial.validation.registry import Undefined, Values, statistic
 from voxtrial.validation.scored_cases import Flags, scored_cases
-from voxtrial.validation.tables import Floats, Inputs, StatisticError, Tables, confidence, parameter
+from voxtrial.validation.tables import (
+    Floats,
+    Inputs,
+    StatisticError,
+    Tables,
+    comparable,
+    confidence,
+    parameter,
+)
 
 METRICS = ("auc", "sensitivity", "specificity")
 DEFAULT_MINIMUM = 10
@@ -85,11 +93,11 @@ def interaction(strata: Sequence[Stratum], metric: str) -> tuple[float, int]:
 def _levels(column: pd.Series, cuts: Sequence[float] | None, name: str) -> tuple[list[str], NDArray[np.intp]]:
     """Return level names and the level of each case; ``cuts`` make half-open bands [low, high)."""
     if cuts is None:
-        names, index = np.unique(column.astype(str).to_numpy(dtype=str), return_inverse=True)
+        names, index = np.unique(comparable(column.to_numpy()), return_inverse=True)
         return [str(n) for n in names], index
     try:
         values = column.to_numpy(dtype=float)
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise StatisticError(f"The column {name!r} is not numeric and cannot be cut into bands.") from error
     edges = [-np.inf, *cuts, np.inf]
     bands = [f"[{low:g}, {high:g})" for low, high in pairwise(edges)]

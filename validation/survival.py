@@ -22,7 +22,7 @@ from voxtrial.validation.product_limit import (
 )
 from voxtrial.validation.registry import Undefined, Values, statistic
 from voxtrial.validation.scored_cases import Flags
-from voxtrial.validation.tables import Floats, Inputs, Tables, confidence, parameter, vector
+from voxtrial.validation.tables import Floats, Inputs, Tables, comparable, confidence, parameter, vector
 
 
 def _listed(values: Floats, known: Flags, reason: str) -> list[object]:
@@ -83,7 +83,7 @@ def kaplan_meier(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[str]]
         values["rmst"], se = restricted_mean(curve, tau)
         values["rmst_se"] = se if se > 0 else Undefined("no event before tau, or all at once: no spread")
     if group:
-        labels, index = np.unique(data.frame[group].to_numpy(), return_inverse=True)
+        labels, index = np.unique(comparable(data.frame[group].to_numpy()), return_inverse=True)
         values |= compared_groups(data, labels, index)
     return values, data.notes
 
@@ -119,7 +119,7 @@ def logrank_stratified(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence
     """Compare the levels of ``group`` within the ``strata`` (one column or several)."""
     group, strata = parameter(inputs, "group"), column_names(parameter(inputs, "strata"))
     data = censored_times(tables, inputs, also=[group, *strata])
-    _, index = np.unique(data.frame[group].to_numpy(), return_inverse=True)
+    _, index = np.unique(comparable(data.frame[group].to_numpy()), return_inverse=True)
     test = log_rank(data.time, data.event, index, strata_of(data, strata))
     values = {
         "chi2": test.chi2,
