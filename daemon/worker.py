@@ -118,9 +118,14 @@ class Worker:
         self._next_look_at_windows = 0.0
         self._database_is_away = False
 
+    @property
+    def slots(self) -> int:
+        """How many jobs may run at the same time."""
+        return self._placement.slots
+
     def run(self, stop: Event) -> None:
         """Work until ``stop`` is set; then finish what runs, or give it back when that takes too long."""
-        logger.info("worker started", extra={"worker": self.name, "slots": self._placement.slots})
+        logger.info("worker started", extra={"worker": self.name, "slots": self.slots})
         while not stop.is_set():
             self.look()
             self._rest(stop)
@@ -157,7 +162,7 @@ class Worker:
         """Claim jobs while there is room for them."""
         claimed = 0
         with self._patience():
-            while len(self._running) < self._placement.slots:
+            while len(self._running) < self.slots:
                 with self._sessions.begin() as session:
                     capacity = self._capacity(session)
                     job = queue.claim(session, self.name, self._clock(), self.lease, capacity)
@@ -303,7 +308,7 @@ class Worker:
 
     def _limits(self, job: Job) -> Limits:
         """Return the limits of a job: by its plan, or an equal share of the host where it has none."""
-        share = 0 if self.memory_mib == queue.NO_LIMIT else self.memory_mib // self._placement.slots
+        share = 0 if self.memory_mib == queue.NO_LIMIT else self.memory_mib // max(self.slots, 1)
         return Limits(
             timeout_seconds=self.settings.compute.timeout_seconds,
             memory_mib=max(int(job.planned_peak_mib * MEMORY_OVER_PLAN), share),

@@ -11,9 +11,11 @@ from sqlalchemy.orm import Mapped, mapped_column
 from voxtrial.db.base import Base, utc_now
 from voxtrial.db.states import JobState
 
-# Partial indexes hold the open work only: they stay as small as the backlog however many jobs are finished.
+# Partial indexes leave out what has succeeded: they stay as small as the backlog and the dead letters. None
+# covers the state of every job, because SQLite would take it and sort the backlog at every claim.
 _CLAIMABLE = text("state IN ('QUEUED', 'WAITING')")
-_RUNNING = text("state = 'RUNNING'")
+_RUNNING = text("state IN ('RUNNING')")
+_ENDED_WITHOUT_RESULT = text("state IN ('REFUSED', 'DEAD', 'CANCELLED', 'SUPERSEDED')")
 
 
 class Model(Base):
@@ -36,7 +38,12 @@ class Job(Base):
         UniqueConstraint("study_version_id", "model_digest", "recipe_digest"),
         Index("ix_jobs_claimable", "due_at", "id", sqlite_where=_CLAIMABLE, postgresql_where=_CLAIMABLE),
         Index("ix_jobs_running", "model_digest", sqlite_where=_RUNNING, postgresql_where=_RUNNING),
-        Index("ix_jobs_state_id", "state", "id"),
+        Index(
+            "ix_jobs_ended_without_result",
+            *("state", "id"),
+            sqlite_where=_ENDED_WITHOUT_RESULT,
+            postgresql_where=_ENDED_WITHOUT_RESULT,
+        ),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

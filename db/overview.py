@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Select, and_, func, or_, select
-from sqlalchemy.orm import Session
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+from sqlalchemy.orm import InstrumentedAttribute, Session
 
 from voxtrial.db.jobs import Event, Job
+from voxtrial.db.queue.leases import inline
 from voxtrial.db.results import Delivery, ResultObject
 from voxtrial.db.states import DeliveryState, JobState, StudyState
 from voxtrial.db.studies import Instance, StudyVersion
@@ -19,6 +20,16 @@ PAGE = 500
 LEAST_ADVANCED_FIRST = tuple(
     DeliveryState[name] for name in ("DEAD", "CANCELLED", "WAITING", "PENDING", "SENT", "CONFIRMED")
 )
+JOB_INDEXES = (
+    (JobState.QUEUED, JobState.WAITING),
+    (JobState.RUNNING,),
+    (JobState.REFUSED, JobState.DEAD, JobState.CANCELLED, JobState.SUPERSEDED),
+)
+DELIVERY_INDEXES = (
+    (DeliveryState.PENDING, DeliveryState.WAITING, DeliveryState.SENT),
+    (DeliveryState.DEAD, DeliveryState.CANCELLED),
+)
+"""States by the partial index that holds them."""
 UNEXPLAINED = (JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED)
 """States of a job that need no reason."""
 
@@ -76,9 +87,9 @@ def list_studies(
     while True:
         size = min(PAGE, limit - yielded) if limit else PAGE
         versions = session.scalars(query.limit(size)).all() if size else []
-        yield from _overviews(session, versions)
-        if len(versions) < size or not versions:
+        if not versions:
             return
+        yield from _overviews(session, versions)
         yielded += len(versions)
         query = query.where(StudyVersion.id < versions[-1].id)
 
@@ -89,7 +100,7 @@ def select_jobs(
     """Select jobs and the study versions that they are over, newest first."""
     query = select(Job, StudyVersion).join(StudyVersion).order_by(Job.id.desc())
     if state:
-        query = query.where(Job.state == state)
+        query = query.where(*_in_state(Job.state, state, JOB_INDEXES))
     if study_instance_uid:
         query = query.where(StudyVersion.study_instance_uid == study_instance_uid)
     return query.limit(limit) if limit else query
@@ -101,7 +112,7 @@ def select_deliveries(
     """Select deliveries and the objects that they are about, newest first."""
     query = select(Delivery, ResultObject).join(ResultObject).order_by(Delivery.id.desc())
     if state:
-        query = query.where(Delivery.state == state)
+        query = query.where(*_in_state(Delivery.state, state, DELIVERY_INDEXES))
     if study_instance_uid:
         query = query.where(ResultObject.study_instance_uid == study_instance_uid)
     return query.limit(limit) if limit else query
@@ -157,6 +168,16 @@ def happenings(session: Session, names: dict[tuple[str, int], str]) -> list[Happ
         )
         for event in events
     ]
+
+
+def _in_state(
+    column: InstrumentedAttribute[str],
+    state: str,
+    indexes: Sequence[Sequence[JobState] | Sequence[DeliveryState]],
+) -> Iterator[ColumnElement[bool]]:
+    """Yield the condition of a state, and the condition of its index, without which no index is used."""
+    yield column == state
+    yield from (column.in_(inline(*states)) for states in indexes if state in states)
 
 
 def _overviews(session: Session, versions: Sequence[StudyVersion]) -> Iterator[StudyOverview]:

@@ -10,7 +10,9 @@ from sqlalchemy.orm import Mapped, mapped_column
 from voxtrial.db.base import Base, utc_now
 from voxtrial.db.states import DeliveryState
 
+# Partial indexes leave out what is confirmed; see the indexes of jobs.
 _OPEN = text("state IN ('PENDING', 'WAITING', 'SENT')")
+_STOPPED = text("state IN ('DEAD', 'CANCELLED')")
 
 
 class ResultObject(Base):
@@ -40,7 +42,7 @@ class Delivery(Base):
     __table_args__ = (
         UniqueConstraint("result_object_id", "destination"),
         Index("ix_deliveries_open", "available_at", "id", sqlite_where=_OPEN, postgresql_where=_OPEN),
-        Index("ix_deliveries_state_id", "state", "id"),
+        Index("ix_deliveries_stopped", "state", "id", sqlite_where=_STOPPED, postgresql_where=_STOPPED),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)

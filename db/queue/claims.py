@@ -167,7 +167,6 @@ def rescue(session: Session, now: datetime, policy: RetryPolicy = JOBS, actor: s
     expired = session.scalars(
         select(Job)
         .where(Job.state.in_(inline(JobState.RUNNING)), Job.lease_expires_at < now)
-        .order_by(Job.id)
         .with_for_update(skip_locked=True)
     ).all()
     for job in expired:
@@ -264,7 +263,6 @@ def _candidate() -> Select[int, str, str]:
     )
     return (
         select(Job.id, Job.state, Job.model_digest)
-        .with_hint(Job, "INDEXED BY ix_jobs_claimable", "sqlite")  # it would sort the backlog by itself
         .where(
             Job.state.in_(inline(*CLAIMABLE)),
             Job.available_at <= bindparam("now"),

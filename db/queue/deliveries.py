@@ -35,7 +35,6 @@ def claim_deliveries(
     """
     due = (
         select(Delivery)
-        .with_hint(Delivery, "INDEXED BY ix_deliveries_open", "sqlite")  # it would sort the backlog by itself
         .where(
             Delivery.state.in_(inline(*OPEN)),
             Delivery.available_at <= now,

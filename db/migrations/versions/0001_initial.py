@@ -230,13 +230,19 @@ def upgrade() -> None:
         postgresql_where=sa.text("state IN ('QUEUED', 'WAITING')"),
     )
     op.create_index(
+        "ix_jobs_ended_without_result",
+        "jobs",
+        ["state", "id"],
+        sqlite_where=sa.text("state IN ('REFUSED', 'DEAD', 'CANCELLED', 'SUPERSEDED')"),
+        postgresql_where=sa.text("state IN ('REFUSED', 'DEAD', 'CANCELLED', 'SUPERSEDED')"),
+    )
+    op.create_index(
         "ix_jobs_running",
         "jobs",
         ["model_digest"],
-        sqlite_where=sa.text("state = 'RUNNING'"),
-        postgresql_where=sa.text("state = 'RUNNING'"),
+        sqlite_where=sa.text("state IN ('RUNNING')"),
+        postgresql_where=sa.text("state IN ('RUNNING')"),
     )
-    op.create_index("ix_jobs_state_id", "jobs", ["state", "id"])
     op.create_index("ix_jobs_study_version_id", "jobs", ["study_version_id"])
     op.create_table(
         "series",
@@ -350,7 +356,13 @@ def upgrade() -> None:
         postgresql_where=sa.text("state IN ('PENDING', 'WAITING', 'SENT')"),
     )
     op.create_index("ix_deliveries_result_object_id", "deliveries", ["result_object_id"])
-    op.create_index("ix_deliveries_state_id", "deliveries", ["state", "id"])
+    op.create_index(
+        "ix_deliveries_stopped",
+        "deliveries",
+        ["state", "id"],
+        sqlite_where=sa.text("state IN ('DEAD', 'CANCELLED')"),
+        postgresql_where=sa.text("state IN ('DEAD', 'CANCELLED')"),
+    )
 
 
 def downgrade() -> None:

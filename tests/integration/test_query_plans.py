@@ -1,0 +1,104 @@
+"""The hot queries use their indexes, by EXPLAIN, on both databases with 20,000 finished jobs."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+from rows import LEASE, MONDAY, finished_jobs, job
+from sqlalchemy import Engine, event, text
+from sqlalchemy.orm import Session
+
+from voxtrial.db import overview, queue
+from voxtrial.db.engine import sessions
+
+FINISHED = 20_000
+
+
+@pytest.fixture
+def grown(database: Engine) -> Engine:
+    """Finished jobs with their events and confirmed deliveries, and ten open jobs."""
+    finished_jobs(database, FINISHED)
+    with sessions(database).begin() as session:
+        for _ in range(10):
+            job(session)
+    with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        if database.dialect.name == "postgresql":
+            connection.execute(text("ANALYZE"))
+    return database
+
+
+def plans(database: Engine, work) -> str:
+    """Run ``work(session)`` and return the statements that it sent, each with the database's plan."""
+    explained: list[str] = []
+    prefix = "EXPLAIN " if database.dialect.name == "postgresql" else "EXPLAIN QUERY PLAN "
+
+    def explain(connection, cursor, statement, parameters, context, many):
+        if statement.startswith(("SELECT", "WITH", "UPDATE", "DELETE")) and not many:
+            explained.append(statement)
+            cursor.execute(prefix + statement, parameters)
+            explained.extend(" ".join(map(str, row)) for row in cursor.fetchall())
+
+    event.listen(database, "before_cursor_execute", explain)
+    try:
+        with sessions(database).begin() as session:
+            work(session)
+    finally:
+        event.remove(database, "before_cursor_execute", explain)
+    return "\n".join(explained)
+
+
+def assert_no_scan(plan: str, *tables: str) -> None:
+    for table in tables:
+        assert f"Seq Scan on {table}" not in plan, plan
+        assert f"SCAN {table}\n" not in f"{plan}\n", plan
+
+
+def test_claim_reads_the_index_of_open_jobs(grown: Engine) -> None:
+    plan = plans(grown, lambda session: queue.claim(session, "worker", MONDAY, LEASE))
+    assert "ix_jobs_claimable" in plan
+    assert_no_scan(plan, "jobs")
+
+
+def test_heartbeat_reads_one_row(grown: Engine) -> None:
+    with sessions(grown).begin() as session:
+        claimed = queue.claim(session, "worker", MONDAY, LEASE)
+    plan = plans(grown, lambda session: queue.heartbeat(session, claimed, MONDAY, LEASE))
+    assert any(index in plan for index in ("pk_jobs", "ix_jobs_running", "INTEGER PRIMARY KEY"))
+    assert_no_scan(plan, "jobs")
+
+
+def test_rescue_reads_the_index_of_running_jobs(grown: Engine) -> None:
+    with sessions(grown).begin() as session:
+        queue.claim(session, "worker", MONDAY, LEASE)
+    plan = plans(grown, lambda session: queue.rescue(session, MONDAY + timedelta(hours=1)))
+    assert "ix_jobs_running" in plan
+    assert_no_scan(plan, "jobs")
+
+
+def test_claim_of_deliveries_reads_the_index_of_open_deliveries(grown: Engine) -> None:
+    plan = plans(grown, lambda session: queue.claim_deliveries(session, "deliverer", MONDAY, LEASE))
+    assert "ix_deliveries_open" in plan
+    assert_no_scan(plan, "deliveries")
+
+
+@pytest.mark.parametrize("state", ["", "DEAD"])
+def test_list_of_jobs_walks_an_index(grown: Engine, state: str) -> None:
+    query = overview.select_jobs(state=state, limit=50)
+    plan = plans(grown, lambda session: session.execute(query).all())
+    index = "ix_jobs_ended_without_result" if state else "pk_jobs"
+    assert index in plan or (not state and "SCAN jobs\n" in f"{plan}\n")  # SQLite: from the newest row on
+
+
+def test_list_of_studies_reads_one_page(grown: Engine) -> None:
+    plan = plans(grown, lambda session: list(overview.list_studies(session, limit=50)))
+    assert "ix_jobs_study_version_id" in plan
+    assert_no_scan(plan, "jobs", "deliveries", "result_objects")
+
+
+def test_timeline_reads_the_events_of_its_rows(grown: Engine) -> None:
+    with Session(grown) as session:
+        uid = next(iter(overview.list_studies(session, limit=1))).study_instance_uid
+    plan = plans(grown, lambda session: overview.timeline(session, uid))
+    assert "ix_events_subject_subject_id_id" in plan
+    assert_no_scan(plan, "events")
