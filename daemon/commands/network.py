@@ -1,4 +1,4 @@
-"""``voxtrial listen``, ``echo``: associations in, and whether a peer answers."""
+"""``voxtrial listen``, ``web``, ``echo``: the daemon's doors, and whether a peer answers."""
 
 from __future__ import annotations
 
@@ -18,20 +18,23 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command("listen")(listen)
     app.command("echo")(echo)
+    app.command("web")(web)
 
 
 def listen(config: Config = None) -> None:
-    """Receive studies: the Storage SCP alone, in [listener] workers processes, until SIGTERM or Ctrl-C.
+    """Receive studies: the Storage SCP alone, in several processes on one port, until SIGTERM or Ctrl-C.
 
     Prints one line of JSON with the port when it accepts associations. An instance is acknowledged when its
     bytes are on disk and its row is committed; at the start, files and rows are brought together.
     """
+    from voxtrial.daemon import logs
     from voxtrial.daemon.network import prefork
     from voxtrial.daemon.settings import load
     from voxtrial.db.engine import connect
     from voxtrial.db.migrate import upgrade
 
     settings = load(config)
+    logs.configure()
     engine = connect(settings.database_url)
     upgrade(engine)
     engine.dispose()
@@ -56,3 +59,23 @@ def echo(
     node = peer_of(peer, settings)
     scu.echo(node, ae_title=settings.listener.ae_title)
     typer.echo(f"{node} answers.")
+
+
+def web(config: Config = None) -> None:
+    """Receive studies by DICOMweb: STOW-RS at /studies, and /health, until SIGTERM or Ctrl-C.
+
+    Bound to loopback unless web.host says otherwise; then the addresses of listener.accept may store.
+    """
+    import uvicorn
+
+    from voxtrial.daemon import logs
+    from voxtrial.daemon.network.server import listening_socket
+    from voxtrial.daemon.settings import load
+    from voxtrial.daemon.web.app import create_app
+
+    settings = load(config)
+    logs.configure()
+    listening = listening_socket(settings.web.host, settings.web.port)
+    typer.echo(json.dumps({"web": settings.web.host, "port": listening.getsockname()[1]}))
+    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, access_log=False))
+    server.run(sockets=[listening])

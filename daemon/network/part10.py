@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 from typing import BinaryIO
@@ -11,6 +12,12 @@ from pydicom.uid import UID
 
 IMPLEMENTATION_CLASS_UID = UID("2.25.262486931164327391487431853180474327415")
 IMPLEMENTATION_VERSION = "VOXTRIAL_0"
+
+PREAMBLE_BYTES = 132
+MAGIC = b"DICM"
+META_GROUP, TRANSFER_SYNTAX = b"\x02\x00", b"\x10\x00"
+MAXIMUM_META = 1 << 20
+"""Bytes of one element of the file meta group; real ones are shorter than a line."""
 
 _VERSION_ELEMENT = struct.pack("<HH2sHL", 0x0002, 0x0001, b"OB", 0, 2) + b"\x00\x01"
 
@@ -28,7 +35,7 @@ def prefix(
         + _element(0x0013, b"SH", IMPLEMENTATION_VERSION)
         + (_element(0x0016, b"AE", source_ae_title) if source_ae_title else b"")
     )
-    return b"\0" * 128 + b"DICM" + struct.pack("<HH2sHL", 0x0002, 0x0000, b"UL", 4, len(body)) + body
+    return b"\0" * 128 + MAGIC + struct.pack("<HH2sHL", 0x0002, 0x0000, b"UL", 4, len(body)) + body
 
 
 def _element(element: int, vr: bytes, value: str) -> bytes:
@@ -41,8 +48,6 @@ def _element(element: int, vr: bytes, value: str) -> bytes:
 def open_dataset(path: Path) -> tuple[BinaryIO, str]:
     """Open a Part 10 file at the first byte of its dataset.
 
-    The group is walked element by element, since group lengths are wrong in the field.
-
     Returns
     -------
     tuple
@@ -54,21 +59,45 @@ def open_dataset(path: Path) -> tuple[BinaryIO, str]:
         The file is no Part 10 file, or names no transfer syntax.
     """
     handle = path.open("rb")
-    transfer_syntax = b""
     try:
-        magic = handle.read(132)[128:]
-        while len(header := handle.read(8)) == 8 and header[:2] == b"\x02\x00":
+        transfer_syntax_uid, beyond = read_meta(handle)
+        handle.seek(-len(beyond), os.SEEK_CUR)
+    except InvalidDicomError:
+        handle.close()
+        raise
+    return handle, transfer_syntax_uid
+
+
+def read_meta(stream: BinaryIO) -> tuple[str, bytes]:
+    """Read preamble and file meta group from a stream that cannot go back.
+
+    The group is walked element by element, since group lengths are wrong in the field.
+
+    Returns
+    -------
+    tuple
+        The transfer syntax UID, and the bytes of the dataset that were read already.
+
+    Raises
+    ------
+    InvalidDicomError
+        This is no Part 10 file, or it names no transfer syntax.
+    """
+    if stream.read(PREAMBLE_BYTES)[-4:] != MAGIC:
+        raise InvalidDicomError("no DICOM file")
+    transfer_syntax = b""
+    while (header := stream.read(8))[:2] == META_GROUP:
+        try:
             length = struct.unpack_from("<H", header, 6)[0]
             if header[4:6] in (b"OB", b"UN"):
-                length = struct.unpack("<L", handle.read(4))[0]
-            value = handle.read(length)
-            if header[2:4] == b"\x10\x00":
-                transfer_syntax = value
-        handle.seek(-len(header), 1)
-    except (struct.error, OSError) as error:
-        handle.close()
-        raise InvalidDicomError(f"{path} has a damaged file meta group") from error
-    if magic != b"DICM" or not transfer_syntax:
-        handle.close()
-        raise InvalidDicomError(f"{path} is no DICOM file, or names no transfer syntax")
-    return handle, transfer_syntax.decode("ascii", "replace").strip("\0 ")
+                length = struct.unpack("<L", stream.read(4))[0]
+        except struct.error as error:
+            raise InvalidDicomError("a damaged file meta group") from error
+        if length > MAXIMUM_META:
+            raise InvalidDicomError("a damaged file meta group")
+        value = stream.read(length)
+        if header[2:4] == TRANSFER_SYNTAX:
+            transfer_syntax = value
+    if not transfer_syntax:
+        raise InvalidDicomError("a DICOM file that names no transfer syntax")
+    return transfer_syntax.decode("ascii", "replace").strip("\0 "), header

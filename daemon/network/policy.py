@@ -53,16 +53,31 @@ class Policy:
             return Rejection(result=2, source=3, diagnostic=2, reason=reason)
         return None
 
+    def allows_address(self, address: str) -> bool:
+        """Return whether anybody may store from ``address``: for protocols without AE titles.
+
+        A rule that names no host is for its AE title only, and says nothing about addresses.
+        """
+        peer = _address(address)
+        return peer.is_loopback or any(
+            accept.host and peer in _network(accept.host) for accept in self.listener.accept
+        )
+
     def _accepts(self, calling_ae: str, address: str) -> bool:
-        peer = ipaddress.ip_address(address.partition("%")[0])
-        if isinstance(peer, ipaddress.IPv6Address) and peer.ipv4_mapped is not None:
-            peer = peer.ipv4_mapped
+        peer = _address(address)
         if not self.listener.accept:
             return peer.is_loopback
         return any(
             accept.ae_title.strip() == calling_ae and (not accept.host or peer in _network(accept.host))
             for accept in self.listener.accept
         )
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    address = ipaddress.ip_address(text.partition("%")[0])
+    if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:
+        return address.ipv4_mapped
+    return address
 
 
 def _network(host: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:

@@ -121,6 +121,10 @@ class Scanner:
         except zlib.error as error:
             raise Malformed(f"the deflated dataset cannot be inflated: {error}") from error
 
+    def seen(self) -> dict[str, str]:
+        """Return the texts of the kept attributes so far, by name; empty where there is none yet."""
+        return {name: self._text(tag) for tag, name in KEPT.items() if tag != CHARACTER_SET}
+
     def identity(self) -> Identity:
         """Check that the dataset is whole and return who it is.
 
@@ -133,7 +137,7 @@ class Scanner:
             raise Malformed(f"the dataset ends {self._skip or 'some'} bytes before its last element does")
         if self._inflater is not None and not self._inflater.eof:
             raise Malformed("the deflated dataset ends early")
-        values = {name: self._text(tag) for tag, name in KEPT.items() if tag != CHARACTER_SET}
+        values = self.seen()
         for name in ("sop_class_uid", "sop_instance_uid", "study_instance_uid", "series_instance_uid"):
             if not is_uid(values[name]):
                 raise Malformed(f"{name} {values[name][:64]!r} is not a UID")

@@ -1,0 +1,98 @@
+"""The web server: STOW-RS in, and whether the daemon is well."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Header, HTTPException, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse
+from sqlalchemy import Engine, text
+from sqlalchemy.exc import SQLAlchemyError
+
+from voxtrial.daemon.network.intake import Intake, intake_of
+from voxtrial.daemon.network.ledger import Origin
+from voxtrial.daemon.network.policy import Policy
+from voxtrial.daemon.network.scan import is_uid
+from voxtrial.daemon.settings import Settings
+from voxtrial.daemon.web.stow import NotStow, Stow
+from voxtrial.db.engine import connect
+
+CALLING_AE = "STOW-RS"
+
+
+def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
+    """Return the application of a site.
+
+    Parameters
+    ----------
+    engine
+        Database to use instead of opening ``settings.database_url``.
+    """
+    engine = engine or connect(settings.database_url)
+    intake = intake_of(settings, engine)
+    policy = Policy(settings.listener)
+    app = FastAPI(title="Voxtrial", docs_url=None, redoc_url=None, openapi_url=None)
+
+    @app.get("/health")
+    def health() -> JSONResponse:
+        """Say whether instances would be accepted now."""
+        state = _health(settings, engine)
+        return JSONResponse(state, status_code=200 if state["status"] == "ok" else 503)
+
+    @app.post("/studies")
+    async def store(request: Request, content_type: Annotated[str, Header()] = "") -> JSONResponse:
+        """Store the objects of a multipart body."""
+        return await _stow(request, content_type, intake, policy, "")
+
+    @app.post("/studies/{study_instance_uid}")
+    async def store_study(
+        study_instance_uid: str, request: Request, content_type: Annotated[str, Header()] = ""
+    ) -> JSONResponse:
+        """Store objects of one study."""
+        if not is_uid(study_instance_uid):
+            raise HTTPException(400, "the path names no study")
+        return await _stow(request, content_type, intake, policy, study_instance_uid)
+
+    return app
+
+
+async def _stow(
+    request: Request, content_type: str, intake: Intake, policy: Policy, study_instance_uid: str
+) -> JSONResponse:
+    address = request.client.host if request.client else ""
+    origin = Origin(calling_ae=CALLING_AE, peer_address=address)
+    if not policy.allows_address(address):
+        reason = f"{address} may not store: it is not in listener.accept"
+        await run_in_threadpool(intake.ledger.refused, action="request refused", reason=reason, origin=origin)
+        raise HTTPException(403, reason)
+    try:
+        stow = Stow(content_type, intake, origin, study_instance_uid=study_instance_uid)
+    except NotStow as error:
+        raise HTTPException(415, str(error)) from error
+    try:
+        async for piece in request.stream():
+            await run_in_threadpool(stow.write, piece)
+    except ValueError as error:
+        raise HTTPException(400, f"the multipart body is damaged: {error}") from error
+    finally:
+        result = await run_in_threadpool(stow.close)
+    return JSONResponse(result.document(), result.status, media_type="application/dicom+json")
+
+
+def _health(settings: Settings, engine: Engine) -> dict[str, Any]:
+    free_mib = shutil.disk_usage(settings.site.data).free >> 20
+    try:
+        with engine.connect().execution_options(read_only=True) as connection:
+            connection.execute(text("SELECT 1"))
+        database = "ok"
+    except SQLAlchemyError as error:
+        database = type(error).__name__
+    well = database == "ok" and free_mib >= settings.listener.watermark_mib
+    return {
+        "status": "ok" if well else "failing",
+        "database": database,
+        "free_mib": free_mib,
+        "watermark_mib": settings.listener.watermark_mib,
+    }

@@ -1,0 +1,130 @@
+"""Studies fetched from the small PACS and from Orthanc, by C-GET, C-MOVE and DICOMweb."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import peers
+import phantoms
+import pytest
+from sqlalchemy import Engine, select
+from sqlalchemy.orm import Session
+from typer.testing import CliRunner
+
+from voxtrial.daemon.cli import app
+from voxtrial.daemon.errors import Misconfigured
+from voxtrial.daemon.network.dicomweb import WebPACS
+from voxtrial.daemon.network.pacs import SmallPACS
+from voxtrial.daemon.network.pulling import DimsePACS, parse_keys, pull, read_worklist
+from voxtrial.daemon.network.scp import Listener
+from voxtrial.daemon.network.scu import Peer, store
+from voxtrial.db.studies import Instance
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two studies of one patient and one of another, three slices each."""
+    folder = tmp_path_factory.mktemp("studies")
+    files = []
+    for number, patient in ((1, "ANNA"), (2, "ANNA"), (3, "BERT")):
+        volume = np.full((3, 16, 16), number, np.int16)
+        files += phantoms.ct_series(
+            folder / str(number), volume, patient_id=patient, study_instance_uid=f"1.2.3.{number}"
+        )
+    return files
+
+
+@pytest.fixture
+def small_pacs(tmp_path: Path, studies: list[Path]) -> Iterator[SmallPACS]:
+    with SmallPACS(tmp_path / "pacs") as pacs:
+        store(studies, pacs.peer)
+        yield pacs
+
+
+def held(engine: Engine) -> int:
+    with Session(engine) as session:
+        return len(session.scalars(select(Instance)).all())
+
+
+@pytest.mark.parametrize("how", ["get", "move"])
+def test_what_matches_is_fetched_once_and_what_is_not_found_is_named(
+    listener: Listener, engine: Engine, small_pacs: SmallPACS, how: str
+) -> None:
+    small_pacs.known["VOXTRIAL"] = Peer("127.0.0.1", listener.port, "VOXTRIAL")
+    archive = DimsePACS(small_pacs.peer, listener.intake, how, "VOXTRIAL")
+    seen: list[tuple[str, int, int]] = []
+    queries = [{"PatientID": "ANNA"}, {"StudyInstanceUID": "1.2.3.1"}, {"PatientID": "NOBODY"}]
+
+    result = pull(queries, archive, engine, on_study=lambda *progress: seen.append(progress))
+
+    assert (result.studies, result.fetched, result.known) == (2, 6, 0)
+    assert result.not_found == [{"PatientID": "NOBODY"}]
+    assert (result.missing, result.failed) == ({}, {})
+    assert sorted(seen) == [("1.2.3.1", 3, 0), ("1.2.3.2", 3, 0)]
+    assert held(engine) == 6
+    again = pull(queries, archive, engine)
+    assert (again.fetched, again.known) == (0, 6)
+
+
+def test_a_pull_that_was_interrupted_fetches_the_rest(
+    listener: Listener, engine: Engine, small_pacs: SmallPACS, studies: list[Path]
+) -> None:
+    store(studies[:2], Peer("127.0.0.1", listener.port, "VOXTRIAL"))
+    archive = DimsePACS(small_pacs.peer, listener.intake, "get", "VOXTRIAL")
+    result = pull([{"StudyInstanceUID": "1.2.3.1"}], archive, engine)
+    assert (result.known, result.fetched) == (2, 1)
+
+
+def test_a_pacs_that_is_down_is_reported(listener: Listener, engine: Engine) -> None:
+    nobody = Peer("127.0.0.1", peers.free_port(), "NOBODY")
+    result = pull([{"PatientID": "ANNA"}], DimsePACS(nobody, listener.intake, "get", "VOXTRIAL"), engine)
+    assert list(result.failed) == ["{'PatientID': 'ANNA'}"]
+
+
+@pytest.mark.peer("orthanc")
+def test_dicomweb_brings_the_same_pixels(
+    listener: Listener, engine: Engine, studies: list[Path], tmp_path: Path
+) -> None:
+    pytest.importorskip("dicomweb_client")
+    with peers.orthanc(tmp_path / "orthanc") as orthanc:
+        store(studies, Peer("127.0.0.1", orthanc.dicom_port, "ORTHANC"))
+        archive = WebPACS(f"http://127.0.0.1:{orthanc.http_port}/dicom-web", listener.intake)
+        result = pull([{"PatientID": "BERT"}, {"PatientID": "NOBODY"}], archive, engine)
+    assert (result.studies, result.fetched, result.failed) == (1, 3, {})
+    assert result.not_found == [{"PatientID": "NOBODY"}]
+    assert held(engine) == 3
+
+
+def test_keys_and_worklists_name_dicom_keywords(tmp_path: Path) -> None:
+    assert parse_keys(["PatientID=12*", "StudyDate=20260101-"]) == {
+        "PatientID": "12*",
+        "StudyDate": "20260101-",
+    }
+    with pytest.raises(Misconfigured, match="PatientName"):
+        parse_keys(["PatientName"])
+    with pytest.raises(Misconfigured, match="'Patient' is no DICOM keyword"):
+        parse_keys(["Patient=1"])
+    worklist = tmp_path / "list.csv"
+    worklist.write_text("\ufeffPatientID,AccessionNumber\nANNA,\n,A-1\n,\n", encoding="utf-8")
+    assert list(read_worklist(worklist)) == [{"PatientID": "ANNA"}, {"AccessionNumber": "A-1"}]
+    with pytest.raises(Misconfigured, match="Cannot read"):
+        list(read_worklist(tmp_path / "nothing.csv"))
+
+
+def test_the_command_pulls_a_worklist(small_pacs: SmallPACS, tmp_path: Path) -> None:
+    configuration = tmp_path / "voxtrial.toml"
+    configuration.write_text(f'[site]\ndata = "{tmp_path / "data"}"\n[listener]\nwatermark_mib = 0\n')
+    worklist = tmp_path / "list.csv"
+    worklist.write_text("PatientID\nBERT\nNOBODY\n")
+    node = f"SMALLPACS@127.0.0.1:{small_pacs.port}"
+    done = CliRunner().invoke(
+        app,
+        ["pull", "--from", node, "--worklist", str(worklist), "--config", str(configuration), "--json"],
+    )
+    report = json.loads(done.stdout)
+    assert done.exit_code == 1  # NOBODY was not found
+    assert (report["studies"], report["fetched"]) == (1, 3)
+    assert report["not_found"] == [{"PatientID": "NOBODY"}]
