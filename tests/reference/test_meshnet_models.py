@@ -13,6 +13,7 @@ from safetensors.torch import load_file
 
 from voxtrial.daemon.dicom import pixels
 from voxtrial.daemon.errors import Misconfigured
+from voxtrial.daemon.harmonize.recipe import Recipe
 from voxtrial.daemon.inference.predict import predict
 from voxtrial.daemon.models import architectures
 from voxtrial.daemon.models.meshnet_import import convert
@@ -114,8 +115,8 @@ def test_brainchop_head_gets_the_expected_labels(shared_data: Path, tmp_path: Pa
     model = added(shared_data, tmp_path, name)
     array, affine = read(shared_data / "brain" / "brainchop_t1" / "t1_crop.nii.gz")
     scaled = Volume(array=array.astype(np.float32), affine=affine)
-    for step in model.manifest.inputs[0].harmonization.steps[2:]:
-        scaled = step.apply(scaled, 1)
+    normalise = Recipe.from_steps(model.manifest.inputs[0].recipe[2:])  # the head is conformed already
+    scaled = normalise.apply(scaled).volume
     kind = "full256" if name == "model5_gw_ae" else "crop"
     expected, _ = read(shared_data / "models" / "expected_labels" / f"t1_crop__{name}__{kind}.nii.gz")
     box = tuple(slice(0, n) for n in expected.shape)
