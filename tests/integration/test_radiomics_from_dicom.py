@@ -10,6 +10,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import pytest
+import SimpleITK
 from phantoms import axial_grid, sphere
 from typer.testing import CliRunner
 
@@ -85,6 +86,21 @@ def test_json_holds_the_digest_and_the_notes(shared_data: Path) -> None:
     assert any("no information" in note for note in document["notes"])
     correlation = [row["value"] for row in document["features"] if row["ibsi_id"] == "NI2N"]
     assert correlation == [None, None]
+
+
+@pytest.mark.shared_data
+def test_a_segmentation_object_is_a_mask(shared_data: Path, tmp_path: Path) -> None:
+    """dcmqi wrote liver.dcm from liver_seg.nrrd: its voxels times their size are the volume."""
+    folder = shared_data / "sr_seg" / "dcmqi_ct3slice"
+    for name in ("01.dcm", "02.dcm", "03.dcm"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    rows = list(csv.DictReader(run(tmp_path, folder / "liver.dcm", "--config", "A").splitlines()))
+    label = SimpleITK.ReadImage(folder / "liver_seg.nrrd")
+    voxels = np.count_nonzero(SimpleITK.GetArrayFromImage(label))
+    volume = float(next(row["value"] for row in rows if row["ibsi_id"] == "YEKZ"))
+    assert volume == pytest.approx(voxels * math.prod(label.GetSpacing()), rel=1e-5)
+    with pytest.raises(Refused, match="holds 5 regions"):
+        run(tmp_path, folder / "partial_overlaps.dcm")
 
 
 def two_labels(folder: Path) -> tuple[Path, Path]:
