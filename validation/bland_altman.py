@@ -86,7 +86,7 @@ def bland_altman(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[str]]
     n, bias, sd = difference.size, float(difference.mean()), float(difference.std(ddof=1))
     low, high = bias - z * sd, bias + z * sd
     values: dict[str, object] = {"n": n, "bias": bias, "sd_diff": sd, "loa_low": low, "loa_high": high}
-    if np.ptp(difference) == 0:
+    if np.ptp(difference) == 0 or sd == 0:
         missing = Undefined("all differences are equal: no interval or test exists")
         return dict.fromkeys(BLAND_ALTMAN, missing) | values, notes
     t = float(stats.t.ppf((1 + conf) / 2, n - 1))

@@ -156,8 +156,8 @@ def run(
         return StatisticResult(
             values=dict.fromkeys(found.values), notes=(f"{name} is not defined: {undefined.reason}",)
         )
-    except (np.linalg.LinAlgError, OverflowError) as error:
-        reason = "a number is too large"
+    except (np.linalg.LinAlgError, ArithmeticError) as error:
+        reason = "a number is too large or too small for double precision"
         if isinstance(error, np.linalg.LinAlgError):
             reason = f"the equations have no unique solution ({error})"
         return StatisticResult(

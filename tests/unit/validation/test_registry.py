@@ -112,6 +112,14 @@ def test_singular_equations_leave_the_statistic_undefined(fake):
     assert "no unique solution" in result.notes[0]
 
 
+@pytest.mark.parametrize("error", [OverflowError("34"), ZeroDivisionError("division by zero")])
+def test_numbers_beyond_double_precision_leave_the_statistic_undefined(fake, error):
+    fake(error)
+    result = run("fake", {})
+    assert result.values == {"a": None, "b": None}
+    assert "double precision" in result.notes[0]
+
+
 def test_confidence_level_of_the_call_overrides_the_inputs():
     wide, inputs = PAIRS, {"x": "a", "y": "b"}
     assert run("bland_altman", wide, inputs, conf=0.9) == run("bland_altman", wide, {**inputs, "alpha": 0.1})
