@@ -142,7 +142,7 @@ def main() -> None:
             for name, read in READERS.items():
                 assert np.array_equal(as_array(read(folder)), voxtrial(folder)), name
             runs = {name: partial(read, folder) for name, read in READERS.items()}
-            seconds = interleaved(runs | {"reading the bytes": partial(copy_bytes, folder)}, rounds=7)
+            seconds = interleaved(runs | {"reading the bytes": partial(copy_bytes, folder)}, rounds=5)
             ours = seconds["voxtrial"]
             bench.add_speedup(f"load {label}", ours, "SimpleITK", seconds["SimpleITK"], 6)
             bench.add_speedup(f"load {label}", ours, "dicomsdl", seconds["dicomsdl"], 3)
