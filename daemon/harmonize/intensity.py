@@ -267,6 +267,8 @@ def _precision(array: Array) -> type[np.floating[Any]]:
 
 def _flat(array: Array, inside: Region) -> tuple[Array, NDArray[np.bool_]]:
     """Contiguous values in a dtype the kernels know, and the flat mask (empty when there is none)."""
+    if inside is not None and inside.shape != array.shape:
+        raise ValueError(f"the region has shape {inside.shape}, the array {array.shape}")
     if array.dtype not in (np.int16, np.float32, np.float64):
         array = array.astype(_precision(array))
     chosen = np.zeros(0, np.bool_) if inside is None else np.ascontiguousarray(inside).reshape(-1)

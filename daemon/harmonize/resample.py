@@ -15,10 +15,9 @@ chapter "Interpolation": align by centre, round the size up.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,137 +33,32 @@ from voxtrial.daemon.harmonize.bands import (
     interpolation_band,
     poles,
 )
+from voxtrial.daemon.harmonize.grids import (
+    conformed_grid,
+    directions,
+    finer_than_source,
+    index_map,
+    isotropic_grid,
+    orientation,
+    reoriented,
+)
 from voxtrial.daemon.volume import Grid, Mask, Shape, Volume
 
 Array = NDArray[Any]
 
-
-def isotropic_grid(grid: Grid, spacing_mm: float | Sequence[float] = 1.0) -> Grid:
-    """Return the grid of ``spacing_mm`` with the axes and the centre of ``grid``, its size rounded up (IBSI).
-
-    Parameters
-    ----------
-    grid
-        Source grid; may be oblique.
-    spacing_mm
-        New distance of the voxel centres, mm: one number, or (z, y, x). 0 keeps the spacing of that axis.
-
-    Examples
-    --------
-    60 slices of 3 mm become 90 of 2 mm; the first centre moves by -0.5 mm.
-    """
-    old = np.array(grid.spacing_mm)
-    wanted = np.broadcast_to(np.asarray(spacing_mm, float), (3,))
-    if (wanted < 0).any():
-        raise Misconfigured(
-            f"spacing_mm is {list(wanted)}; a distance of voxel centres is positive, or 0 to keep it."
-        )
-    new = np.where(wanted == 0, old, wanted)
-    n = np.array(grid.shape)
-    # Rounding first: 30 voxels of 0.1 mm are 10 of 0.3 mm, whatever the last bit of the quotient says.
-    m = np.array([math.ceil(round(float(v), 6)) for v in n * old / new])
-    affine = grid.affine.astype(float)
-    affine[:3, :3] = grid.affine[:3, :3] / old * new
-    centre = grid.world((n - 1) / 2)
-    affine[:3, 3] = centre - affine[:3, :3] @ ((m - 1) / 2)
-    return Grid(shape=(int(m[0]), int(m[1]), int(m[2])), affine=affine)
-
-
-def conformed_grid(
-    grid: Grid,
-    shape: Shape,
-    spacing_mm: float | Sequence[float],
-    axes: str,
-    *,
-    centre: Literal["freesurfer", "volume"] = "freesurfer",
-) -> Grid:
-    """Return a grid along the patient's axes with the centre of ``grid``, as FreeSurfer's conform makes it.
-
-    Parameters
-    ----------
-    shape
-        Number of voxels along the array axes.
-    spacing_mm
-        Distance of the voxel centres, mm.
-    axes
-        Three letters: where the first, second and third array index grow to, out of L/R, P/A, S/I; an axial
-        CT in (z, y, x) is ``SPL``.
-
-    centre
-        What the two grids share: the voxel of index n // 2, as FreeSurfer defines it, or the middle of the
-        volume, (n - 1) / 2.
-    """
-    spacing = np.broadcast_to(np.asarray(spacing_mm, float), (3,))
-    affine = np.eye(4)
-    affine[:3, :3] = directions(axes) * spacing
-    have, want = np.array(grid.shape), np.array(shape)
-    middle = (have // 2, want // 2) if centre == "freesurfer" else ((have - 1) / 2, (want - 1) / 2)
-    affine[:3, 3] = grid.world(middle[0].astype(float)) - affine[:3, :3] @ middle[1]
-    return Grid(shape=shape, affine=affine)
-
-
-_LETTERS = {"L": (0, 1), "R": (0, -1), "P": (1, 1), "A": (1, -1), "S": (2, 1), "I": (2, -1)}
-
-
-def directions(axes: str) -> NDArray[np.float64]:
-    """Return the (3, 3) unit steps in LPS for three orientation letters, one column to an array axis."""
-    found = [_LETTERS.get(letter) for letter in axes.upper()]
-    if None in found or sorted(f[0] for f in found if f) != [0, 1, 2]:
-        raise Misconfigured(
-            f'axes is "{axes}"; write where the three array indices grow to, one letter each of L or R, '
-            'P or A, S or I, e.g. "SPL" for axial slices.'
-        )
-    matrix = np.zeros((3, 3))
-    for column, place in enumerate(found):
-        assert place is not None
-        matrix[place[0], column] = place[1]
-    return matrix
-
-
-def orientation(grid: Grid) -> str:
-    """Return the three letters nearest to the array axes of ``grid``, e.g. ``SPL`` for axial slices."""
-    unit = grid.affine[:3, :3] / np.linalg.norm(grid.affine[:3, :3], axis=0)
-    letters = {place: letter for letter, place in _LETTERS.items()}
-    name, free = "", {0, 1, 2}
-    for column in range(3):
-        row = max(free, key=lambda r: abs(unit[r, column]))
-        free.discard(row)
-        name += letters[row, 1 if unit[row, column] >= 0 else -1]
-    return name
-
-
-def reoriented(grid: Grid, axes: str) -> Grid:
-    """Return ``grid`` with its axes reordered and turned to the letters ``axes``: the same voxel centres."""
-    have, want = orientation(grid), axes.upper()
-    directions(want)
-    order = [next(i for i, h in enumerate(have) if _LETTERS[h][0] == _LETTERS[w][0]) for w in want]
-    affine = grid.affine[:, [*order, 3]].astype(float)
-    shape = tuple(grid.shape[i] for i in order)
-    for column, (i, letter) in enumerate(zip(order, want, strict=True)):
-        if have[i] != letter:
-            affine[:3, 3] += affine[:3, column] * (shape[column] - 1)
-            affine[:3, column] *= -1
-    return Grid(shape=(shape[0], shape[1], shape[2]), affine=affine)
-
-
-def finer_than_source(source: Grid, target: Grid) -> str:
-    """Say in one sentence along which axes ``target`` is finer than ``source``; empty when along none.
-
-    Details with a period below twice the source spacing are lost before any interpolation begins.
-    """
-    steps = np.linalg.norm(_index_map(target, source)[:, :3], axis=1)
-    finer = [
-        f"{name} ({old:.4g} mm sampled, {step * old:.4g} mm asked)"
-        for name, old, step in zip("zyx", source.spacing_mm, steps, strict=True)
-        if step < 1 - 1e-3
-    ]
-    if not finer:
-        return ""
-    coarsest = max(source.spacing_mm)
-    return (
-        f"The new grid is finer than the acquisition along {', '.join(finer)}: interpolation creates no "
-        f"information, structures closer than {2 * coarsest:.4g} mm stay unresolved."
-    )
+__all__ = [
+    "array_to_grid",
+    "conformed_grid",
+    "directions",
+    "finer_than_source",
+    "gaussian_blurred",
+    "isotropic_grid",
+    "labels_to_grid",
+    "mask_to_grid",
+    "orientation",
+    "reoriented",
+    "to_grid",
+]
 
 
 def to_grid(
@@ -226,7 +120,9 @@ def array_to_grid(
         raise Misconfigured(f'interpolator is "{interpolator}"; choose one of {", ".join(INTERPOLATORS)}.')
     if array.shape != from_grid.shape:
         raise ValueError(f"array has shape {array.shape}, its grid {from_grid.shape}")
-    matrix = _index_map(to_grid, from_grid)
+    matrix = index_map(to_grid, from_grid)
+    if 0 in (*from_grid.shape, *to_grid.shape) or not np.isfinite(matrix).all():
+        raise ValueError(f"grids {from_grid} and {to_grid} have no voxels or no place")
     axes = _parallel_axes(matrix, to_grid.shape)
     if axes is None:
         if interpolator == "box":
@@ -277,14 +173,6 @@ def mask_to_grid(
     # A share of exactly one half belongs to the mask, also when arithmetic says 0.49999997.
     inside = share >= threshold - 1e-6
     return Mask(array=inside, affine=grid.affine, label=mask.label, source=mask.source)
-
-
-def _index_map(to_grid: Grid, from_grid: Grid) -> NDArray[np.float64]:
-    """(3, 4): index on ``to_grid`` (z, y, x, 1) to fractional index on ``from_grid``."""
-    inverse = np.linalg.inv(from_grid.affine[:3, :3])
-    # Origins are subtracted before the multiplication: they are large, their difference is small.
-    shift = inverse @ (to_grid.affine[:3, 3] - from_grid.affine[:3, 3])
-    return np.column_stack([inverse @ to_grid.affine[:3, :3], shift])
 
 
 def _parallel_axes(matrix: NDArray[np.float64], shape: Shape) -> tuple[int, int, int] | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import permutations
+
 import numpy as np
-from hypothesis import given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 from phantoms import oblique_grid
 
@@ -52,7 +54,12 @@ def test_source_to_isotropic_to_source_moves_no_centre_by_a_nanometre(grid: Grid
 
 
 @given(grids, st.sampled_from(AXES))
+@example(oblique_grid((1, 1, 1), (1.0, 1.0, 1.0), (0.0, 135.0, 1.0), (0.0, 0.0, 0.0)), "PLS")
 def test_reordered_axes_keep_every_voxel_centre(grid: Grid, axes: str) -> None:
+    # At exactly 45 degrees two namings are equally near; any smaller angle decides.
+    unit = np.abs(grid.affine[:3, :3]) / grid.spacing_mm
+    nearness = sorted(sum(unit[row, k] for k, row in enumerate(p)) for p in permutations(range(3)))
+    assume(nearness[-1] - nearness[-2] > 1e-6)
     new = reoriented(grid, axes)
     assert orientation(new) == axes
     index = new.index(grid.world(corners(grid)))

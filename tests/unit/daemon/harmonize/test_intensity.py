@@ -130,6 +130,15 @@ def test_what_has_no_scale_is_refused_with_the_rule() -> None:
         window(flat, 3, 3)
 
 
+def test_region_of_another_shape_never_reaches_the_machine_code() -> None:
+    array = values(np.float32)
+    for call in (zscore, mean_and_sd):
+        with pytest.raises(ValueError, match="shape"):
+            call(array, np.ones((2, 2, 2), bool))
+    with pytest.raises((ValueError, IndexError)):
+        percentiles(array, [50], np.ones((2, 2, 2), bool))
+
+
 def test_threads_give_the_same_bits() -> None:
     array = values(np.float32)
     np.testing.assert_array_equal(zscore(array, threads=3), zscore(array))

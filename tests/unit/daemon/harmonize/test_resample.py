@@ -228,6 +228,14 @@ def test_unknown_interpolator_and_oblique_box_are_errors_with_a_remedy() -> None
         array_to_grid(array[1:], grid, grid)
 
 
+def test_grids_without_voxels_or_place_never_reach_the_machine_code() -> None:
+    grid = axial_grid((3, 3, 3))
+    nowhere = Grid(shape=grid.shape, affine=np.where(grid.affine == 700, np.nan, grid.affine))
+    for source, target in ((grid, nowhere), (grid, axial_grid((0, 3, 3))), (axial_grid((3, 0, 3)), grid)):
+        with pytest.raises(ValueError, match="no voxels or no place"):
+            array_to_grid(np.zeros(source.shape), source, target)
+
+
 # What a coarser grid cannot carry
 
 
