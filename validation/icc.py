@@ -188,20 +188,6 @@ def spearman_brown(single: Floats, k: int) -> Floats:
     return np.asarray(k * single / (1 + (k - 1) * single))
 
 
-def _undefined(ms: MeanSquares) -> Sequence[tuple[str, str] | None]:
-    """Return (reason without estimate, reason without F) for each leading index, None when all is defined."""
-    nothing = (ms.subjects == 0) & (ms.within == 0)
-    exact = (ms.residual == 0) & ~nothing
-    return [
-        ("no variance: all ratings are equal", "no variance: all ratings are equal")
-        if n
-        else ("", "no disagreement is left after subjects and raters: F is infinite")
-        if e
-        else None
-        for n, e in zip(np.atleast_1d(nothing), np.atleast_1d(exact), strict=True)
-    ]
-
-
 def _cube(tables: Tables, inputs: Inputs, features: Sequence[str]) -> tuple[Floats, tuple[str, ...]]:
     """Return (features, subjects, raters) ratings of the subjects that a long table rates completely."""
     subject, rater = (str(parameter(inputs, name)) for name in ("subject", "rater"))
@@ -239,15 +225,18 @@ def icc(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[str]]:
         cube, notes = _cube(tables, inputs, [str(parameter(inputs, "value"))])
         ratings = cube[0]
     _enough(*ratings.shape)
-    reason = _undefined(mean_squares(ratings))[0]
     values: dict[str, object] = {}
     for name, form in intraclass_correlations(ratings, confidence(inputs)).items():
-        values |= _named(name, form, reason)
+        values |= _named(name, form)
     return values, notes
 
 
-def _named(name: str, form: Form, reason: tuple[str, str] | None) -> Mapping[str, object]:
-    without_estimate, without_f = reason or ("", "")
+def _named(name: str, form: Form) -> Mapping[str, object]:
+    same = "no variance: all ratings are equal, or differ by rater alone"
+    without_estimate = same if np.isnan(form.estimate) else ""
+    without_f = without_estimate or (
+        "the raters agree exactly: F is infinite and no interval exists" if np.isnan(form.f) else ""
+    )
 
     def given(value: Floats, why: str) -> object:
         return Undefined(why) if why else float(value)
@@ -277,7 +266,7 @@ def icc_table(tables: Tables, inputs: Inputs) -> tuple[Values, Sequence[str]]:
     ratings, notes = _cube(tables, inputs, features)
     _enough(*ratings.shape[1:])
     form = intraclass_correlations(ratings, confidence(inputs))[name]
-    named = [_named(name, form.at(i), reason) for i, reason in enumerate(_undefined(mean_squares(ratings)))]
+    named = [_named(name, form.at(i)) for i in range(len(features))]
     values: dict[str, object] = {
         "n": ratings.shape[1],
         "k": ratings.shape[2],

@@ -83,6 +83,15 @@ def test_exact_agreement_has_a_coefficient_of_one_without_interval():
     assert any("F is infinite" in note for note in result.notes)
 
 
+def test_raters_apart_by_a_constant_are_consistent_but_do_not_agree():
+    """Rater 2 reads one more everywhere: ICC(3,1) = 1 without F, ICC(1,1) has both."""
+    result = run("icc", *rated(np.arange(6.0)[:, None] + [0.0, 1.0]))
+    assert result.values["icc3_1"] == 1
+    assert result.values["icc3_1_F"] is None
+    assert result.values["icc1_1_F"] == pytest.approx(2 * 3.5 / 0.5)
+    assert result.values["icc1_1_ci_low"] < result.values["icc1_1"] < 1
+
+
 @pytest.mark.parametrize(
     ("ratings", "reason"),
     [
