@@ -63,14 +63,10 @@ def fit_reml(y: Floats, factors: Sequence[NDArray[np.intp]]) -> MixedFit:
     def criterion_of(theta: Floats) -> float:
         return profile(theta)[0]
 
-    best = optimize.minimize(
-        criterion_of,
-        np.ones(len(factors)),
-        method="Nelder-Mead",
-        bounds=[(0.0, np.inf)] * len(factors),
-        tol=1e-9,
-    )
-    theta: Floats = np.where(best.x < 1e-6, 0.0, best.x)
+    # The criterion is even in each ratio, so that a search without bounds meets no wall at zero.
+    rough = optimize.minimize(criterion_of, np.ones(len(factors)), method="BFGS")
+    best = optimize.minimize(criterion_of, np.abs(rough.x), method="Nelder-Mead", tol=1e-9)
+    theta: Floats = np.where(np.abs(best.x) < 1e-4, 0.0, np.abs(best.x))
     criterion, variance, shift, information = profile(theta)
     return MixedFit(
         intercept=float(y.mean() + shift),
