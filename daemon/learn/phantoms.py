@@ -20,7 +20,7 @@ from voxtrial.daemon.volume import Grid, Mask
 TRUTH_SPACING_MM = 0.5
 LUNG_HU, SOFT_TISSUE_HU = -850.0, 40.0
 LAYOUTS = 50
-"""How often wall, sizes and places are drawn again before a field counts as too small."""
+"""How often the layout is drawn again before a field counts as too small."""
 CLEARANCE_MM = 2.0
 """Between the body of a nodule and the nearest vessel or wall."""
 
@@ -93,9 +93,9 @@ def chest_phantom(
     grid = _centred_grid((shape[0], shape[1], shape[2]))
     if classes is None:
         classes = [bool(c) for c in rng.integers(0, 2, rng.integers(1, 3))]
+    has_wall = bool(rng.random() < 1 / 3) if wall is None else wall
     hu = LUNG_HU + _parenchyma(rng, grid.shape)
     for _ in range(LAYOUTS):
-        has_wall = bool(rng.random() < 1 / 3) if wall is None else wall
         solid = _chest_wall(rng, grid.shape) if has_wall else np.zeros(grid.shape, np.float32)
         radii = [float(rng.uniform(*radius_mm)) for _ in classes]
         centres = _places(rng, solid, radii)

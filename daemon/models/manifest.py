@@ -71,7 +71,7 @@ class Engine(_Part):
     """What computes the output."""
 
     architecture: Literal["unet3d", "meshnet", "otsu", "threshold"] = Field(
-        description="Built-in architecture."
+        description="unet3d, meshnet, otsu or threshold."
     )
     activation: Literal["sigmoid", "softmax", "none"] = Field(
         description="sigmoid: every channel for itself; softmax: the channel is the label, 0 background."
@@ -97,7 +97,7 @@ class Tiling(_Part):
     to one pass.
     """
 
-    mode: Literal["whole", "exact", "blended", "layers"]
+    mode: Literal["whole", "exact", "blended", "layers"] = Field(description="One of the four above.")
     tile: Triple = Field((0, 0, 0), description="Window that the network sees, halo included (z, y, x).")
     halo: Triple = Field((0, 0, 0), description="Voxels on each side that are computed and thrown away.")
     overlap: float = Field(0.5, ge=0, lt=1, description="Overlap of neighbouring windows when blended.")
@@ -160,7 +160,7 @@ class OperatingPoint(_Part):
 class Explain(_Part):
     """What a map of attention is asked about."""
 
-    method: Literal["gradcam"] = "gradcam"
+    method: Literal["gradcam"] = Field("gradcam", description="How the map is made.")
     layer: str = Field(description="Layer of the network, by its name in the architecture.")
     output: int = Field(1, ge=1, description="Label whose evidence is shown.")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import typer.main
 from pydantic import BaseModel
 
 from voxtrial.daemon.cli import app
+from voxtrial.daemon.models.manifest import Manifest
 from voxtrial.daemon.network.conformance import statement
 from voxtrial.daemon.settings import Settings
 from voxtrial.db import states
@@ -97,6 +99,19 @@ def states_page() -> str:
     return "".join(lines)
 
 
+def model_page() -> str:
+    """Return every key of ``model.toml``."""
+    lines = [HEADER + "# model.toml\n"]
+    for name, section in _sections(Manifest):
+        purpose = inspect.cleandoc(section.__doc__ or "")
+        lines.append(f"\n## {name}\n\n{purpose}\n\n| key | default | |\n|---|---|---|\n")
+        for key, field in section.model_fields.items():
+            default = "empty" if field.default_factory else f"`{field.default!r}`"
+            shown = "required" if field.is_required() else default
+            lines.append(f"| `{key}` | {shown} | {field.description or ''} |\n")
+    return "".join(lines)
+
+
 def conformance_page() -> str:
     """Return the conformance statement of the default configuration."""
     return HEADER + statement(Settings())
@@ -105,6 +120,7 @@ def conformance_page() -> str:
 PAGES = {
     "conformance/dicom.md": conformance_page,
     "reference/commands.md": commands_page,
+    "reference/model_toml.md": model_page,
     "reference/settings.md": settings_page,
     "reference/states.md": states_page,
 }
