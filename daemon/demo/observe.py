@@ -23,7 +23,9 @@ BAD_JOBS = {JobState.DEAD, JobState.CANCELLED}
 class Snapshot:
     """Counts by state."""
 
+    distinct_studies: int
     studies: Counter[str]
+    """Study versions."""
     jobs: Counter[str]
     deliveries: Counter[str]
     instances: int
@@ -64,6 +66,7 @@ class Snapshot:
 def snapshot(session: Session) -> Snapshot:
     """Count what there is."""
     return Snapshot(
+        distinct_studies=session.scalar(select(func.count(StudyVersion.study_instance_uid.distinct()))) or 0,
         studies=_by_state(session, StudyVersion),
         jobs=_by_state(session, Job),
         deliveries=_by_state(session, Delivery),

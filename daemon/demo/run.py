@@ -201,8 +201,8 @@ class Demo:
     def _summarise(self, final: Snapshot, pacs: SmallPACS, rendered: Rendered, seconds: float) -> None:
         report = json.loads(rendered.json.read_text(encoding="utf-8"))
         self.summary |= {
-            "studies": final.studies.total(),
-            "studies_by_state": dict(final.studies),
+            "studies": final.distinct_studies,
+            "study_versions": dict(final.studies),
             "instances": final.instances,
             "jobs": dict(final.jobs),
             "deliveries": dict(final.deliveries),
