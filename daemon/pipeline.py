@@ -126,7 +126,7 @@ def _read_inputs(job: JobInput, model: StoredModel) -> tuple[dict[str, Volume], 
     chosen: dict[str, Any] = {}
     for one in model.manifest.inputs:
         selection = select.choose(candidates, one.selector)
-        volumes[one.role] = pixels.read(selection.chosen, digests=digests)
+        volumes[one.role] = pixels.read(selection.chosen, allow_tilt=one.selector.allow_tilt, digests=digests)
         chosen[one.role] = {
             "series_instance_uid": selection.chosen.series_instance_uid,
             "part": selection.chosen.part,

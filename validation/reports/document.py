@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from voxtrial.validation import lint
 from voxtrial.validation.cohort import ANALYSED, Cohort
 from voxtrial.validation.protocol import Endpoint, Protocol, digest
 from voxtrial.validation.reports import checklist
@@ -56,6 +57,7 @@ def build(cohort: Cohort, protocol: Protocol, folder: Path, *, site: str, now: d
         "conclusion": _conclusion(endpoints, protocol),
         "figures": _figures(cohort.studies),
         "failures": _failures(cohort.studies),
+        "warnings": _warnings(protocol, endpoints, cohort.studies),
     }
     document["checklist"] = checklist.answers(
         _answers(document, protocol),
@@ -202,6 +204,40 @@ def _subgroups(
         result = compute(endpoint, group, folder, suffix=f".{factor}.{safe}")
         rows.append({**head, **_numbers(endpoint, result)})
     return rows
+
+
+def _warnings(
+    protocol: Protocol, computed: Sequence[dict[str, Any]], studies: pd.DataFrame
+) -> list[dict[str, str]]:
+    """Return where a number of this report may mislead (Metrics Reloaded)."""
+    rows = []
+    for endpoint, result in zip(protocol.endpoints, computed, strict=True):
+        if not result["evaluable"]:
+            continue
+        values = result["values"]
+        low = next((v for k, v in values.items() if k.endswith(("ci_low", "bca_low", "_n_low"))), None)
+        high = next((v for k, v in values.items() if k.endswith(("ci_high", "bca_high", "_n_high"))), None)
+        rows.append(
+            {
+                "id": endpoint.id,
+                "metric": endpoint.inputs.get("numerator", endpoint.statistic),
+                "group": endpoint.id,
+                "n": result["n"],
+                "ci": None if low is None or high is None else (low, high),
+                "unit": protocol.unit_of_analysis,
+                "clusters": int(studies["subject"].nunique()),
+                "clustered_ci": endpoint.table == "by_site" or "cluster" in endpoint.inputs,
+                "aggregate": "mean" if endpoint.statistic.startswith("bootstrap") else None,
+                "n_undefined": _undefined(endpoint, studies),
+            }
+        )
+    return [{"rule": m.rule, "endpoint": m.row, "message": m.message} for m in lint.check(rows)]
+
+
+def _undefined(endpoint: Endpoint, studies: pd.DataFrame) -> int:
+    """Return how many studies have no value in the column that the endpoint averages."""
+    column = endpoint.inputs.get("numerator")
+    return int(studies[column].isna().sum()) if column in studies.columns else 0
 
 
 def _verdict(endpoint: dict[str, Any]) -> dict[str, Any]:
