@@ -221,7 +221,6 @@ def _warnings(
             {
                 "id": endpoint.id,
                 "metric": endpoint.inputs.get("numerator", endpoint.statistic),
-                "group": endpoint.id,
                 "n": result["n"],
                 "ci": None if low is None or high is None else (low, high),
                 "unit": protocol.unit_of_analysis,
@@ -229,9 +228,17 @@ def _warnings(
                 "clustered_ci": endpoint.table == "by_site" or "cluster" in endpoint.inputs,
                 "aggregate": "mean" if endpoint.statistic.startswith("bootstrap") else None,
                 "n_undefined": _undefined(endpoint, studies),
+                "sd": _spread(endpoint, studies),
+                "spacing_mm": "of each source series",
             }
         )
     return [{"rule": m.rule, "endpoint": m.row, "message": m.message} for m in lint.check(rows)]
+
+
+def _spread(endpoint: Endpoint, studies: pd.DataFrame) -> float | None:
+    """Return the standard deviation over studies of the column that the endpoint averages."""
+    column = endpoint.inputs.get("numerator")
+    return float(studies[column].std()) if column in studies.columns and len(studies) > 1 else None
 
 
 def _undefined(endpoint: Endpoint, studies: pd.DataFrame) -> int:
