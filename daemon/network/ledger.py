@@ -15,7 +15,6 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine, bindparam, select, update
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from voxtrial.daemon.network.scan import Identity
@@ -67,7 +66,7 @@ class Stored:
 class _Ticket:
     stored: Stored
     outcome: Outcome | None = None
-    error: SQLAlchemyError | None = None
+    error: Exception | None = None
 
 
 @dataclass
@@ -111,7 +110,8 @@ class Ledger:
     def _settle(self, batch: list[_Ticket]) -> None:
         try:
             self._commit(batch)
-        except SQLAlchemyError as error:
+        except Exception as error:
+            # Whatever it is, everybody who waits must learn of it: nobody else will settle their rows
             if len(batch) == 1:
                 batch[0].error = error
                 return
@@ -125,7 +125,7 @@ class Ledger:
         try:
             with self._connection.begin():
                 outcomes = [_record(self._connection, ticket.stored) for ticket in batch]
-        except SQLAlchemyError:
+        except Exception:
             self._connection.close()
             self._connection = None
             raise
