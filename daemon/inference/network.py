@@ -103,6 +103,8 @@ def logits_of(
 
     def forward(window: NDArray[np.float32]) -> NDArray[np.float32]:
         tensor = torch.from_numpy(np.ascontiguousarray(window))[None].to(device)
+        if not isinstance(module, MeshNet):
+            tensor = tensor.contiguous(memory_format=torch.channels_last_3d)
         with torch.inference_mode():
             if by_layers:
                 assert isinstance(module, MeshNet)

@@ -20,7 +20,7 @@ RECIPE: tuple[dict[str, Any], ...] = (
     {"step": "window", "low": -1000.0, "high": 400.0, "to": [0.0, 1.0]},
 )
 TILE = 224
-"""Edge of the largest window, halo included: about 2.1 GiB of activations."""
+"""Edge of the largest window, halo included: about 1.4 GiB of activations."""
 
 
 @dataclass(frozen=True, kw_only=True)

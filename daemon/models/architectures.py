@@ -78,7 +78,10 @@ def load(model: StoredModel) -> nn.Module:
         network.load_state_dict({name: tensor for name, tensor in tensors.items() if name in wanted})
     except (SafetensorError, OSError, RuntimeError) as error:
         raise Fatal(f"{model.manifest.title}: the weights cannot be loaded: {error}") from error
-    return network.eval().requires_grad_(False)
+    network.eval().requires_grad_(False)
+    if isinstance(network, UNet3d):
+        network.fold_norms()
+    return network
 
 
 def as_network(module: nn.Module) -> Network:

@@ -47,7 +47,9 @@ from voxtrial.daemon.models.manifest import Tiling
 from voxtrial.daemon.models.unet3d import UNet3d
 torch.set_num_threads(1)
 for n in (16, 160):
-    _, facts = logits_of(UNet3d().eval(), np.zeros((1, n, n, n), np.float32), 1, Tiling(mode="whole"))
+    network = UNet3d().eval().requires_grad_(False)
+    network.fold_norms()
+    _, facts = logits_of(network, np.zeros((1, n, n, n), np.float32), 1, Tiling(mode="whole"))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, facts["planned_mib"])
 """
 

@@ -41,3 +41,17 @@ def test_receptive_radius_is_where_the_gradient_ends(network: UNet3d) -> None:
 def test_three_levels_reach_as_far_as_a_stack_of_convolutions() -> None:
     """One level is two convolutions of 3: radius 2, as METHODS' (2L + 1) rule for L = 2."""
     assert UNet3d((4,)).receptive_radius == 2
+
+
+def test_folded_norms_give_the_same_answer(network: UNet3d) -> None:
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+            module.weight.data.normal_()
+    image = torch.randn(1, 1, 16, 12, 20)
+    with torch.inference_mode():
+        before = network(image)
+        network.fold_norms()
+        after = network(image)
+    assert float((before - after).abs().max()) <= 1e-5 * float(before.abs().max())
