@@ -61,9 +61,10 @@ IMAGING_MEASUREMENTS = _dcm("126010", "Imaging Measurements")
 IMAGING_MEASUREMENT_REPORT = _dcm("126000", "Imaging Measurement Report")
 
 IMAGING_PROCEDURE_BY_MODALITY = {
-    "CT": _sct("77477000", "Computed tomography"),
-    "MR": _sct("113091000", "Magnetic resonance imaging"),
-    "PT": _sct("82918005", "Positron emission tomography"),
+    "CT": Concept(value="25045-6", scheme="LN", meaning="CT unspecified body region"),
+    "MR": Concept(value="25056-3", scheme="LN", meaning="MRI unspecified body region"),
+    "PT": Concept(value="44136-0", scheme="LN", meaning="PET unspecified body region"),
 }
+"""Of CID 100, Quantitative Diagnostic Imaging Procedures."""
 IMAGING_PROCEDURE = _sct("363679005", "Imaging")
 """Used where the modality has no row of its own."""
