@@ -14,11 +14,18 @@ from sqlalchemy.orm import Session, sessionmaker
 BUSY_TIMEOUT_MS = 15_000
 
 
-def connect(url: str) -> Engine:
-    """Open the database at ``url``; make the folder of a SQLite file when it is missing."""
+def connect(url: str, *, pre_ping: bool = True) -> Engine:
+    """Open the database at ``url``; make the folder of a SQLite file when it is missing.
+
+    Parameters
+    ----------
+    pre_ping
+        Ask a PostgreSQL connection from the pool whether it is alive before it is used. Who tries again
+        anyway does not need to ask.
+    """
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=True, json_serializer=_strict_json)
+        return create_engine(url, pool_pre_ping=pre_ping, json_serializer=_strict_json)
     if parsed.database and parsed.database != ":memory:":
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
     engine = create_engine(

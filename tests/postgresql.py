@@ -72,8 +72,17 @@ def running(*settings: str) -> Iterator[Server]:
         ]
         arguments = [part for option in options for part in ("-c", option.replace("'", ""))]
         with (folder / "log").open("wb") as log:
+            with_parent = [
+                "setpriv",
+                "--pdeathsig",
+                "INT",
+                *as_user[1:],
+            ]  # a killed test leaves no server behind
             process = subprocess.Popen(
-                [*as_user, programs() / "postgres", "-D", data, *arguments], cwd="/", stdout=log, stderr=log
+                [*with_parent, programs() / "postgres", "-D", data, *arguments],
+                cwd="/",
+                stdout=log,
+                stderr=log,
             )
         try:
             server = Server(folder, process)

@@ -12,7 +12,7 @@ from voxtrial.db import queue
 from voxtrial.db.engine import sessions
 from voxtrial.db.jobs import Event, Job, Model
 from voxtrial.db.results import Delivery, ResultObject
-from voxtrial.db.states import StudyState
+from voxtrial.db.states import JobState, StudyState
 from voxtrial.db.studies import Instance, StudyVersion
 
 MONDAY = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
@@ -128,50 +128,46 @@ def history(database: Engine, subject: str, subject_id: int) -> list[tuple[str, 
 
 
 def finished_jobs(database: Engine, count: int) -> None:
-    """Add ``count`` studies with one finished job, its events, one object and one confirmed delivery each.
+    """Add ``count`` studies with one finished job, its events, one object and one confirmed delivery each."""
+    _many(database, count, JobState.SUCCEEDED)
 
-    Every row of a kind comes from one statement: a million of each is made in a minute.
-    """
-    end = MONDAY - timedelta(days=1)
+
+def open_jobs(database: Engine, count: int) -> None:
+    """Add ``count`` studies with one queued job each."""
+    _many(database, count, JobState.QUEUED)
+
+
+def _many(database: Engine, count: int, state: JobState) -> None:
+    """Every row of a kind comes from one statement: a million of each is made in a minute."""
+    on_postgresql = database.dialect.name == "postgresql"
     with sessions(database).begin() as session:
         first = (session.scalar(select(func.coalesce(func.max(StudyVersion.id), 0))) or 0) + 1
-        session.merge(Model(digest="old-digest", name="old", version="1", manifest={}, added_at=end))
+        session.merge(Model(digest="old-digest", name="old", version="1", manifest={}, added_at=MONDAY))
         session.flush()
         series = select(literal(first).label("n")).cte("series", recursive=True)
         series = series.union_all(select(series.c.n + 1).where(series.c.n < first + count - 1))
         n = series.c.n
-        uid = (
-            func.concat("2.25.8.", n)
-            if database.dialect.name == "postgresql"
-            else "2.25.8." + cast(n, String)
-        )
-        digest = literal("0" * 64)
-        for table, columns in (
+        uid = func.concat("2.25.8.", n) if on_postgresql else "2.25.8." + cast(n, String)
+        job_columns = {"id": n, "study_version_id": n, "model_digest": "old-digest", "model_name": "old"}
+        job_columns |= {"recipe_digest": "recipe", "state": state.value, "available_at": MONDAY}
+        tables: list[tuple[type[Any], dict[str, Any]]] = [
             (StudyVersion, {"id": n, "study_instance_uid": uid, "version": 1, "state": "READY"}),
-            (
-                Job,
-                {
-                    **{"id": n, "study_version_id": n, "model_digest": "old-digest", "model_name": "old"},
-                    **{"recipe_digest": "recipe", "state": "SUCCEEDED", "attempts": 1},
-                },
-            ),
-            (
-                ResultObject,
-                {
-                    **{"id": n, "job_id": n, "kind": "SR", "sop_instance_uid": uid, "path": uid, "size": 4},
-                    **{"sop_class_uid": "1.2", "series_instance_uid": uid, "study_instance_uid": uid},
-                    "sha256": digest,
-                },
-            ),
-            (Delivery, {"id": n, "result_object_id": n, "destination": "pacs", "state": "CONFIRMED"}),
-            *(
-                (Event, {"subject": "job", "subject_id": n, "before": before, "after": after})
-                for before, after in (("", "QUEUED"), ("QUEUED", "RUNNING"), ("RUNNING", "SUCCEEDED"))
-            ),
-        ):
+            (Job, job_columns),
+        ]
+        if state is JobState.SUCCEEDED:
+            about = {"kind": "SR", "sop_class_uid": "1.2", "size": 4, "sha256": "0" * 64}
+            named = ("sop_instance_uid", "series_instance_uid", "study_instance_uid", "path")
+            tables += [
+                (ResultObject, {"id": n, "job_id": n, **about, **dict.fromkeys(named, uid)}),
+                (Delivery, {"id": n, "result_object_id": n, "destination": "pacs", "state": "CONFIRMED"}),
+            ]
+            for before, after in (("", "QUEUED"), ("QUEUED", "RUNNING"), ("RUNNING", "SUCCEEDED")):
+                event = {"subject": "job", "subject_id": n, "before": before, "after": after}
+                tables.append((Event, event))
+        for table, columns in tables:
             values = [v if isinstance(v, ColumnElement) else literal(v) for v in columns.values()]
             rows = select(*values).select_from(series)
             session.execute(insert(table).from_select(list(columns), rows, include_defaults=True))
-        if database.dialect.name == "postgresql":
-            for name in ("study_versions", "jobs", "result_objects", "deliveries"):
+            if on_postgresql and "id" in columns:
+                name = table.__tablename__
                 session.execute(text(f"SELECT setval('{name}_id_seq', (SELECT max(id) FROM {name}))"))

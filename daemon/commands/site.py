@@ -28,8 +28,8 @@ Reason = Annotated[str, typer.Option(help="Why; kept with the event.")]
 
 
 @contextmanager
-def database(config: Path | None) -> Iterator[tuple[Settings, Engine]]:
-    """Open the site's database, whose schema must be that of this version.
+def database(config: Path | None, *, pre_ping: bool = True) -> Iterator[tuple[Settings, Engine]]:
+    """Open the site's database, whose schema must be that of this version; see ``db.engine.connect``.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def database(config: Path | None) -> Iterator[tuple[Settings, Engine]]:
     from voxtrial.db.engine import connect
 
     settings = load(config)
-    engine = connect(settings.database_url)
+    engine = connect(settings.database_url, pre_ping=pre_ping)
     try:
         migrate.check(engine)
         yield settings, engine

@@ -33,7 +33,7 @@ def work(
     stop = Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    with database(config) as (settings, engine):
+    with database(config, pre_ping=False) as (settings, engine):
         worker = Worker(settings, engine)
         if until_idle:
             worker.run_until_idle()

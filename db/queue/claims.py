@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
 from typing import Any
 
-from sqlalchemy import Select, bindparam, func, insert, literal, or_, select, update
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Select,
+    String,
+    any_,
+    bindparam,
+    func,
+    insert,
+    literal,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
@@ -217,7 +230,7 @@ def _update_held(session: Session, job: Job, result: InstrumentedAttribute[Any],
 
 def _take_in_turn(session: Session, parameters: dict[str, Any]) -> Job | None:
     """Claim where the transaction holds the one write lock: look, then change."""
-    candidate = session.execute(_candidate(), {**parameters, "passed": []}).one_or_none()
+    candidate = session.execute(_candidate(_is_among), {**parameters, "passed": [""]}).one_or_none()
     if candidate is None:
         return None
     job = session.get_one(Job, candidate.id, populate_existing=True)
@@ -251,8 +264,20 @@ def _take_at_once(session: Session, parameters: dict[str, Any]) -> Job | None:
         (locked if session.scalar(select(lock)) else passed).append(found[0])
 
 
+def _is_among(column: InstrumentedAttribute[str], name: str) -> ColumnElement[bool]:
+    """Compare with a parameter that holds several values, on databases that know no arrays."""
+    return column.in_(bindparam(name, expanding=True))
+
+
+def _is_any(column: InstrumentedAttribute[str], name: str) -> ColumnElement[bool]:
+    """Compare with a parameter that is an array: text and plan of the statement stay the same."""
+    return column == any_(bindparam(name, type_=ARRAY(String)))
+
+
 @cache
-def _candidate() -> Select[int, str, str]:
+def _candidate(
+    among: Callable[[InstrumentedAttribute[str], str], ColumnElement[bool]],
+) -> Select[int, str, str]:
     """Select the claimable job that is due first and fits."""
     running = aliased(Job)
     running_of_model = (
@@ -266,14 +291,14 @@ def _candidate() -> Select[int, str, str]:
         .where(
             Job.state.in_(inline(*CLAIMABLE)),
             Job.available_at <= bindparam("now"),
-            Job.window.in_(bindparam("windows", expanding=True)),
+            among(Job.window, "windows"),
             or_(
                 Job.planned_peak_mib <= bindparam("memory_mib"),
                 Job.planned_peak_mib > bindparam("memory_limit_mib"),
             ),
             Job.gpus <= bindparam("free_gpus"),
             or_(Job.concurrency == 0, running_of_model < Job.concurrency),
-            Job.model_digest.not_in(bindparam("passed", expanding=True)),
+            ~among(Job.model_digest, "passed"),
         )
         .order_by(Job.due_at, Job.id)
         .limit(1)
@@ -286,12 +311,12 @@ def _claim_statement() -> Select[str, Job | None]:
 
     Returns the candidate's model, and the job unless the model has a limit and is not locked.
     """
-    candidate = _candidate().with_for_update(skip_locked=True).cte("candidate")
+    candidate = _candidate(_is_any).with_for_update(skip_locked=True).cte("candidate")
     claimed = (
         update(Job)
         .where(
             Job.id == candidate.c.id,
-            or_(Job.concurrency == 0, Job.model_digest.in_(bindparam("locked", expanding=True))),
+            or_(Job.concurrency == 0, _is_any(Job.model_digest, "locked")),
         )
         .values(
             state=JobState.RUNNING.value,

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from sqlalchemy import BindParameter, bindparam
+from sqlalchemy import ColumnElement, String, literal_column
 from sqlalchemy.orm import Session
 
 from voxtrial.db.jobs import Job
@@ -50,6 +48,6 @@ def held_delivery(session: Session, delivery: Delivery) -> Delivery:
     return row
 
 
-def inline(*states: JobState | DeliveryState) -> BindParameter[Any]:
+def inline(*states: JobState | DeliveryState) -> list[ColumnElement[str]]:
     """Return states that are written into the SQL text, so that a partial index on them can be used."""
-    return bindparam(None, [s.value for s in states], expanding=True, literal_execute=True, unique=True)
+    return [literal_column(f"'{state.value}'", String) for state in states]

@@ -1,0 +1,235 @@
+"""The queue as it grows, and against procrastinate's fetch on the same PostgreSQL server.
+
+Growth: claim, heartbeat and list with 1, 100,000 and 1,000,000 finished jobs in the tables, on both
+databases; a latency is flat when it stays within twice that of the empty tables. Throughput: eight processes
+empty a queue of claimable jobs, ours and procrastinate's in turn, with and without waiting for the disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import multiprocessing
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from multiprocessing.synchronize import Barrier
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+import postgresql
+import procrastinate
+from reporting import Bench
+from rows import LEASE, MONDAY, finished_jobs, open_jobs
+from sqlalchemy import Engine, text
+from sqlalchemy.engine import make_url
+
+from voxtrial.db import overview, queue
+from voxtrial.db.engine import connect, sessions
+from voxtrial.db.jobs import Job
+from voxtrial.db.migrate import upgrade
+from voxtrial.db.queue import ErrorClass
+
+SIZES = (1, 100_000, 1_000_000)
+REPEATS = 200
+FLAT = 2.0
+CLAIMERS = 8
+CLAIMS = 4_000
+ROUNDS = 3
+
+
+def main() -> None:
+    bench = Bench("queue", packages=("sqlalchemy", "psycopg", "procrastinate"))
+    with tempfile.TemporaryDirectory() as folder:
+        growth(bench, "SQLite", f"sqlite:///{folder}/voxtrial.db")
+    for disk in ("off", "on"):
+        with postgresql.running(f"fsync={disk}") as server:
+            if disk == "off":
+                growth(bench, "PostgreSQL", server.create_database())
+            throughput(bench, server, f"fsync {disk}")
+    bench.finish()
+
+
+def growth(bench: Bench, name: str, url: str) -> None:
+    """Measure the hot queries at every size of the tables."""
+    engine = connect(url)
+    upgrade(engine)
+    empty: dict[str, float] = {}
+    finished = 0
+    for size in SIZES:
+        finished_jobs(engine, size - finished)
+        finished = size
+        open_jobs(engine, 2 * REPEATS)
+        _analyse(engine)
+        for query, seconds in latencies(engine).items():
+            empty.setdefault(query, seconds)
+            bench.add(
+                f"{name}: {query}, {size:,} finished jobs",
+                seconds * 1e3,
+                "ms",
+                peer="1 finished job",
+                peer_value=empty[query] * 1e3,
+                target=FLAT,
+            )
+        _remove_open_jobs(engine)
+    engine.dispose()
+
+
+def latencies(engine: Engine) -> dict[str, float]:
+    """Return the median seconds of each hot query, each in a transaction of its own."""
+    factory = sessions(engine)
+    claimed: list[Job] = []
+
+    def claim() -> None:
+        with factory.begin() as session:
+            claimed.append(queue.claim(session, "bench", MONDAY, LEASE) or Job())
+
+    def heartbeat() -> None:
+        with factory.begin() as session:
+            queue.heartbeat(session, claimed[-1], MONDAY, LEASE)
+
+    def finish() -> None:
+        one = claimed.pop()
+        with factory.begin() as session:
+            queue.fail(session, one, error_class=ErrorClass.FATAL, reason="bench", now=MONDAY)
+
+    def list_jobs() -> None:
+        with factory() as session:
+            session.execute(overview.select_jobs(limit=50)).all()
+
+    def list_dead() -> None:
+        with factory() as session:
+            session.execute(overview.select_jobs(state="DEAD", limit=50)).all()
+
+    def list_studies() -> None:
+        with factory() as session:
+            list(overview.list_studies(session, limit=50))
+
+    return {
+        "claim": _median(claim),
+        "heartbeat": _median(heartbeat),
+        "finish": _median(finish),
+        "list 50 jobs": _median(list_jobs, REPEATS // 4),
+        "list 50 dead jobs": _median(list_dead, REPEATS // 4),
+        "list 50 studies": _median(list_studies, REPEATS // 4),
+    }
+
+
+def throughput(bench: Bench, server: postgresql.Server, disk: str) -> None:
+    """Let eight processes empty a queue, ours and procrastinate's in turn; report the medians."""
+    ours_url, theirs_url = server.create_database(), server.create_database()
+    engine = connect(ours_url)
+    upgrade(engine)
+    conninfo = f"host={server.folder} user=postgres dbname={make_url(theirs_url).database}"
+    asyncio.run(_prepare(conninfo))
+    ours, theirs = [], []
+    for _ in range(ROUNDS + 1):
+        open_jobs(engine, CLAIMS)
+        asyncio.run(_defer(conninfo))
+        _analyse(engine)
+        ours.append(CLAIMS / _race(_claim_all, ours_url))
+        theirs.append(CLAIMS / _race(_fetch_all, conninfo))
+    engine.dispose()
+    bench.add(
+        f"claims by {CLAIMERS} processes, {disk}",
+        statistics.median(ours[1:]),
+        "1/s",
+        peer="procrastinate fetch_job",
+        peer_value=statistics.median(theirs[1:]),
+        target=1.0,
+        higher_is_better=True,
+    )
+
+
+def _race(claim_all: Callable[[str, Barrier, Any], None], address: str) -> float:
+    """Return the seconds from the start signal until the last claimer finds the queue empty."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__"])
+    barrier, counts = context.Barrier(CLAIMERS + 1), context.Queue()
+    claimers = [context.Process(target=claim_all, args=(address, barrier, counts)) for _ in range(CLAIMERS)]
+    for claimer in claimers:
+        claimer.start()
+    barrier.wait()
+    begin = time.perf_counter()
+    taken = sum(counts.get() for _ in claimers)
+    seconds = time.perf_counter() - begin
+    for claimer in claimers:
+        claimer.join()
+    assert taken == CLAIMS, f"{taken} of {CLAIMS} claimed"
+    return seconds
+
+
+def _claim_all(url: str, barrier: Barrier, counts: Any) -> None:
+    engine = connect(url, pre_ping=False)  # as the worker does
+    factory = sessions(engine)
+    with factory.begin() as session:  # connected and compiled before the race, as the peer is
+        queue.claim(session, "bench", MONDAY - LEASE, LEASE)
+    barrier.wait()
+    taken = 0
+    while True:
+        with factory.begin() as session:
+            if queue.claim(session, "bench", MONDAY, LEASE) is None:
+                break
+        taken += 1
+    counts.put(taken)
+    engine.dispose()
+
+
+def _fetch_all(conninfo: str, barrier: Barrier, counts: Any) -> None:
+    async def fetch() -> None:
+        async with _app(conninfo).open_async() as app:
+            worker_id = await app.job_manager.register_worker()
+            await app.job_manager.fetch_job(queues=["none"], worker_id=worker_id)
+            barrier.wait()
+            taken = 0
+            while await app.job_manager.fetch_job(queues=None, worker_id=worker_id) is not None:
+                taken += 1
+            counts.put(taken)
+
+    asyncio.run(fetch())
+
+
+def _app(conninfo: str) -> procrastinate.App:
+    return procrastinate.App(
+        connector=procrastinate.PsycopgConnector(conninfo=conninfo, min_size=1, max_size=1)
+    )
+
+
+async def _prepare(conninfo: str) -> None:
+    async with _app(conninfo).open_async() as app:
+        await app.schema_manager.apply_schema_async()
+
+
+async def _defer(conninfo: str) -> None:
+    async with _app(conninfo).open_async() as app:
+        deferrer = app.configure_task("bench", allow_unknown=True)
+        await deferrer.batch_defer_async(*({"study": number} for number in range(CLAIMS)))
+        await app.connector.execute_query_async("ANALYZE procrastinate_jobs")
+
+
+def _median(run: Callable[[], None], repeats: int = REPEATS) -> float:
+    seconds = []
+    for _ in range(repeats):
+        begin = time.perf_counter()
+        run()
+        seconds.append(time.perf_counter() - begin)
+    return statistics.median(seconds)
+
+
+def _analyse(engine: Engine) -> None:
+    """Bring the planner's statistics up to date, as autovacuum does in a running server."""
+    with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("VACUUM ANALYZE"))
+
+
+def _remove_open_jobs(engine: Engine) -> None:
+    with engine.begin() as connection:
+        connection.execute(text("DELETE FROM jobs WHERE state IN ('QUEUED', 'WAITING', 'RUNNING')"))
+
+
+if __name__ == "__main__":
+    main()
