@@ -53,9 +53,12 @@ def mean_and_sd(array: Array, inside: Region = None) -> tuple[float, float]:
     masked = inside is not None
     # Sums about a value near the mean lose no digits.
     pivot = float(flat[:: max(1, flat.size // 1024)].mean(dtype=float)) if flat.size else 0.0
-    n, first, second = pointwise.moments(flat, chosen, masked, pivot)
+    n = int(np.count_nonzero(chosen)) if masked else flat.size
     if n == 0:
         raise Refused("The region for the intensity statistics holds no voxel.", rule="empty_region")
+    lanes = np.empty((2, 16), np.float64 if flat.dtype == np.float64 else np.float32)
+    pivot = float(lanes.dtype.type(pivot))
+    first, second = pointwise.moments(flat, chosen, masked, pivot, lanes)
     mean = first / n
     return pivot + mean, float(np.sqrt(max(second / n - mean * mean, 0.0)))
 

@@ -17,7 +17,7 @@ from voxtrial.daemon.compiled import compiled
 
 Array = NDArray[Any]
 Operators = tuple[Array, Array, Array, Array, Array, Array]
-"""First samples and weights of the bands along z, y and x."""
+"""First samples and weights (n, width) of the bands along z and y; along x unsigned, and (width, n)."""
 LANES = 16
 """Rows that are filtered side by side along x: one AVX-512 register of float32."""
 
@@ -53,29 +53,30 @@ def _mix_rows(plane: Array, first: int, weights: Array, row: Array) -> None:
 
 @compiled
 def _mix_samples(row: Array, first: Array, weights: Array, out: Array) -> None:
-    """Write sum_k weights[j, k] * row[first[j] + k] into ``out[j]``."""
-    width = weights.shape[1]
-    n = out.shape[0]
+    """Write sum_k weights[k, j] * row[first[j] + k] into ``out[j]``; ``first`` is unsigned."""
+    width, n = weights.shape
     if width == 1:
         for j in range(n):
-            out[j] = weights[j, 0] * row[first[j]]
+            out[j] = weights[0, j] * row[first[j]]
     elif width == 2:
+        a, b = weights[0], weights[1]
         for j in range(n):
             f = first[j]
-            out[j] = weights[j, 0] * row[f] + weights[j, 1] * row[f + 1]
+            out[j] = a[j] * row[f] + b[j] * row[f + np.uint32(1)]
     elif width == 4:
+        a, b, c, d = weights[0], weights[1], weights[2], weights[3]
         for j in range(n):
             f = first[j]
-            out[j] = (weights[j, 0] * row[f] + weights[j, 1] * row[f + 1]) + (
-                weights[j, 2] * row[f + 2] + weights[j, 3] * row[f + 3]
+            out[j] = (a[j] * row[f] + b[j] * row[f + np.uint32(1)]) + (
+                c[j] * row[f + np.uint32(2)] + d[j] * row[f + np.uint32(3)]
             )
     else:
         for j in range(n):
-            f = first[j]
-            total = weights[j, 0] * row[f]
-            for k in range(1, width):
-                total += weights[j, k] * row[f + k]
-            out[j] = total
+            out[j] = weights[0, j] * row[first[j]]
+        for k in range(1, width):
+            w = weights[k]
+            for j in range(n):
+                out[j] += w[j] * row[first[j] + np.uint32(k)]
 
 
 @compiled

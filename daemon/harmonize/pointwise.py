@@ -1,7 +1,6 @@
 """Machine code over all voxels at once: moments, affine maps, order statistics, piecewise linear maps.
 
-Sums run in double precision over 16 interleaved partial sums, always in the same order: fast, and the same
-bits every time.
+Sums run over 16 interleaved partial sums, always in the same order: fast, and the same bits every time.
 """
 
 from __future__ import annotations
@@ -19,36 +18,46 @@ _BLOCK = 512
 
 
 @compiled
-def moments(values: Array, inside: Array, masked: bool, pivot: float) -> tuple[int, float, float]:
-    """Return count and sums of (value - pivot) and of its squares, where ``inside`` if ``masked``."""
-    first = np.zeros(_LANES)
-    second = np.zeros(_LANES)
-    count = 0
-    whole = values.shape[0] // _LANES * _LANES
-    if masked:
-        for i in range(0, whole, _LANES):
-            for k in range(_LANES):
-                d = (float(values[i + k]) - pivot) * (1.0 if inside[i + k] else 0.0)
-                first[k] += d
-                second[k] += d * d
-            for k in range(_LANES):
-                count += inside[i + k]
-    else:
-        count = values.shape[0]
-        for i in range(0, whole, _LANES):
-            for k in range(_LANES):
-                d = float(values[i + k]) - pivot
-                first[k] += d
-                second[k] += d * d
-    for i in range(whole, values.shape[0]):
+def moments(values: Array, inside: Array, masked: bool, pivot: float, lanes: Array) -> tuple[float, float]:
+    """Return the sums of (value - pivot) and of its squares, where ``inside`` if ``masked``.
+
+    ``lanes`` (2, 16) is working space; its dtype is the precision of partial sums over 64 values each,
+    which are then added in double precision.
+    """
+    first, second = np.zeros(_LANES), np.zeros(_LANES)
+    one, two = lanes[0], lanes[1]
+    lanes[:] = 0
+    zero, centre = lanes.dtype.type(0), lanes.dtype.type(pivot)
+    n = values.shape[0]
+    whole = n // _LANES * _LANES
+    rows = values[:whole].reshape(-1, _LANES)
+    chosen = inside[:whole].reshape(-1, _LANES) if masked else inside.reshape(-1, _LANES)
+    for r in range(rows.shape[0]):
         if masked:
-            if not inside[i]:
-                continue
-            count += 1
-        d = float(values[i]) - pivot
-        first[i - whole] += d
-        second[i - whole] += d * d
-    return count, first.sum(), second.sum()
+            for k in range(_LANES):
+                d = lanes.dtype.type(rows[r, k]) - centre
+                d = d if chosen[r, k] else zero
+                one[k] += d
+                two[k] += d * d
+        else:
+            for k in range(_LANES):
+                d = lanes.dtype.type(rows[r, k]) - centre
+                one[k] += d
+                two[k] += d * d
+        if r % 64 == 63:
+            for k in range(_LANES):
+                first[k] += one[k]
+                second[k] += two[k]
+                one[k] = two[k] = zero
+    for k in range(_LANES):
+        first[k] += one[k]
+        second[k] += two[k]
+    for i in range(whole, n):
+        if not masked or inside[i]:
+            rest = float(values[i]) - float(centre)
+            first[i - whole] += rest
+            second[i - whole] += rest * rest
+    return first.sum(), second.sum()
 
 
 @compiled

@@ -265,7 +265,8 @@ def _applied(source: Array, bands: list[Band], threads: int) -> Array:
 
     precision = np.float64 if source.dtype == np.float64 else np.float32
     z, y, x = ((b.first, b.weights.astype(precision)) for b in bands)
-    operators = (*z, *y, *x)
+    # Along x neighbours in memory are neighbours in the register: one weight of all samples after the other.
+    operators = (*z, *y, x[0].astype(np.uint32), np.ascontiguousarray(x[1].T))
     out = np.empty(tuple(len(b.first) for b in bands), precision)
     in_slabs(
         lambda begin, end: kernels.apply_bands(source, operators, out, begin, end),
