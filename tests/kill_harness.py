@@ -113,10 +113,22 @@ class Site:
         Folder of the site.
     database_url
         Database with the tables of this version.
+    target
+        What a job is, as ``Worker`` takes it.
+    lease_seconds
+        Short, so that what a kill has stranded is soon taken up.
     """
 
-    def __init__(self, data: Path, database_url: str) -> None:
+    def __init__(
+        self,
+        data: Path,
+        database_url: str,
+        *,
+        target: str = "stand_ins:reports_at_the_second_attempt",
+        lease_seconds: float = LEASE_SECONDS,
+    ) -> None:
         self.data = data
+        self.target = target
         self.pacs = SmallPACS(data / "pacs").start()
         self.settings = Settings(
             site={"data": data},
@@ -128,7 +140,7 @@ class Site:
             routes=[{"model": "otsu", "destinations": ["pacs"]}],
             compute={
                 "workers": 2,
-                "lease_seconds": LEASE_SECONDS,
+                "lease_seconds": lease_seconds,
                 "retry_seconds": 0.2,
                 "maximum_attempts": 100_000,
                 "memory_mib": 2000,
@@ -168,7 +180,9 @@ class Site:
     def start(self, role: str, point: KillPoint | None = None) -> BaseProcess:
         """Start the duties (``tend``) or the worker (``work``), armed or not."""
         process = self._context.Process(
-            target=_run_role, args=(role, self.settings.model_dump(mode="json"), point), daemon=False
+            target=_run_role,
+            args=(role, self.settings.model_dump(mode="json"), self.target, point),
+            daemon=False,
         )
         process.start()
         return process
@@ -221,13 +235,13 @@ class Site:
         """Let everything run undisturbed until nothing is open, and judge."""
         deadline = time.monotonic() + SETTLE_SECONDS
         with self.running("tend", "work"):
-            while self._open() and time.monotonic() < deadline:
+            while self.open_rows() and time.monotonic() < deadline:
                 time.sleep(0.1)
         return self.verdict()
 
     def verdict(self) -> Verdict:
         """Compare what came in with what stands in the rows and at the PACS."""
-        verdict = Verdict(studies=len(self.fed), kills=self.kills, stuck=self._open())
+        verdict = Verdict(studies=len(self.fed), kills=self.kills, stuck=self.open_rows())
         at_pacs = Counter(path.parent.parent.name for path in self.pacs.objects())
         with Session(self.engine) as session:
             for uid in self.fed:
@@ -262,7 +276,7 @@ class Site:
         self.pacs.stop()
         self.engine.dispose()
 
-    def _open(self) -> int:
+    def open_rows(self) -> int:
         """Count what is not at its end."""
         ends: list[tuple[Any, tuple[str, ...]]] = [
             (StudyVersion, (StudyState.READY, StudyState.REFUSED)),
@@ -320,7 +334,7 @@ def _receive_and_die(document: dict[str, Any], slices: int, killed_at_row: int) 
     _receive(settings, engine, _scan(settings.site.data, "receiver", slices))
 
 
-def _run_role(role: str, document: dict[str, Any], point: KillPoint | None) -> None:
+def _run_role(role: str, document: dict[str, Any], target: str, point: KillPoint | None) -> None:
     """Be a role, with short intervals, on an engine that is armed."""
     settings = Settings(**document)
     if role == "tend":
@@ -335,7 +349,7 @@ def _run_role(role: str, document: dict[str, Any], point: KillPoint | None) -> N
         from voxtrial.daemon.worker import Worker
 
         engine = _armed(connect(settings.database_url), point)
-        Worker(settings, engine, target="stand_ins:reports", poll_seconds=0.05).run(threading.Event())
+        Worker(settings, engine, target=target, poll_seconds=0.05).run(threading.Event())
 
 
 def _armed(engine: Engine, point: KillPoint | None) -> Engine:
