@@ -41,6 +41,7 @@ def corners(grid: Grid) -> np.ndarray:
     return unit * (np.array(grid.shape) - 1)
 
 
+@settings(deadline=None)
 @given(grids, st.floats(0.3, 5))
 def test_source_to_isotropic_to_source_moves_no_centre_by_a_nanometre(grid: Grid, spacing_mm: float) -> None:
     new = isotropic_grid(grid, spacing_mm)
@@ -53,6 +54,7 @@ def test_source_to_isotropic_to_source_moves_no_centre_by_a_nanometre(grid: Grid
     assert (slack < spacing_mm).all()
 
 
+@settings(deadline=None)
 @given(grids, st.sampled_from(AXES))
 @example(oblique_grid((1, 1, 1), (1.0, 1.0, 1.0), (0.0, 135.0, 1.0), (0.0, 0.0, 0.0)), "PLS")
 def test_reordered_axes_keep_every_voxel_centre(grid: Grid, axes: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from phantoms import axial_grid
 
@@ -93,6 +93,7 @@ def test_start_date_time_with_fraction_and_offset_wins() -> None:
     assert "3600 s" in uptake(zoned).basis
 
 
+@settings(deadline=None)
 @given(st.datetimes(datetime(2000, 1, 1), datetime(2060, 1, 1)), st.integers(0, 20 * 3600))
 def test_factor_grows_as_the_dose_decays(start: datetime, seconds: int) -> None:
     start = start.replace(microsecond=0)
