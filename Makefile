@@ -2,7 +2,7 @@ SHELL := /bin/bash
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-OUT ?= voxtrial-demo
+OUT ?=
 INPUT ?=
 
 .PHONY: demo test check docs bench nightly clean
@@ -18,7 +18,7 @@ $(VENV)/developer: $(VENV)/installed
 	@touch $@
 
 demo: $(VENV)/installed  ## phantoms through the whole way of the data; INPUT=folder takes your own DICOM
-	$(BIN)/voxtrial demo --out "$(OUT)" $(if $(INPUT),--input "$(INPUT)")
+	$(BIN)/voxtrial demo $(if $(OUT),--out "$(OUT)") $(if $(INPUT),--input "$(INPUT)")
 
 test: $(VENV)/developer  ## all tests but the nightly ones
 	$(BIN)/python -m pytest -m "not nightly"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated
 
@@ -16,8 +17,9 @@ def add_to(app: typer.Typer) -> None:
 
 def demo(
     out: Annotated[
-        Path, typer.Option("--out", help="Folder of the run; it must not hold an earlier one.")
-    ] = Path("voxtrial-demo"),
+        Path | None,
+        typer.Option("--out", help="Folder of the run, new; without it: the next free voxtrial-demo folder."),
+    ] = None,
     source: Annotated[
         Path | None,
         typer.Option("--input", help="Your own DICOM instead of phantoms.", exists=True, file_okay=False),
@@ -33,7 +35,7 @@ def demo(
     from voxtrial.daemon.reporting import print_verdicts
     from voxtrial.validation.reports.render import Rendered
 
-    run = Demo(out=out, source=source, patients=PATIENTS)
+    run = Demo(out=out or _next_free(Path("voxtrial-demo")), source=source, patients=PATIENTS)
     well = run.run()
     if as_json:
         typer.echo(json.dumps(run.summary, indent=2))
@@ -42,6 +44,12 @@ def demo(
         print_verdicts(Rendered(**report))
         counts = f"{run.summary['studies']} studies, {run.summary['instances']} instances"
         typer.echo(f"{counts}, {len(run.summary['results'])} objects at the PACS, {run.summary['seconds']} s")
-        typer.echo(str(out / "summary.json"))
+        typer.echo(str(run.out / "summary.json"))
     if not well:
         raise typer.Exit(1)
+
+
+def _next_free(folder: Path) -> Path:
+    """Return ``folder``, or the first of ``folder-2``, ``folder-3``, ... that is not there."""
+    numbered = (folder.with_name(f"{folder.name}-{number}") for number in count(2))
+    return next(candidate for candidate in chain([folder], numbered) if not candidate.exists())
