@@ -37,6 +37,13 @@ def hold(association: Any) -> None:
     running.set()
 
 
+def is_usable(association: Any) -> bool:
+    """Return whether the peer is still there; the reactor that would notice its end stands still."""
+    return bool(
+        association.is_established and association.dul.is_alive() and not association.acse.is_aborted()
+    )
+
+
 def let_go(association: Any) -> None:
     """Let the reactor serve what comes: reports on our own association, or its end."""
     if isinstance(association._reactor_checkpoint, _Checkpoint):

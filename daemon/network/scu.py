@@ -108,7 +108,7 @@ def associate(
         requestor.hold(association)
         yield association
     finally:
-        if association.is_established:
+        if requestor.is_usable(association):
             association.release()
         requestor.let_go(association)
 
@@ -210,7 +210,7 @@ def _store_group(group: Sequence[_Object], peer: Peer, ae_title: str) -> Iterato
                 (str(c.abstract_syntax), str(c.transfer_syntax[0])) for c in association.accepted_contexts
             }
             for number, item in enumerate(group):
-                if not association.is_established:
+                if not requestor.is_usable(association):
                     break
                 yield _store_one(association, item, accepted, number % 0xFFFF + 1)
                 pending.pop(0)
