@@ -8,7 +8,6 @@ when the worker dies.
 
 from __future__ import annotations
 
-import ctypes
 import faulthandler
 import importlib
 import logging
@@ -19,6 +18,7 @@ import signal
 import time
 import traceback
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import forkserver
 from multiprocessing.connection import Connection
@@ -44,8 +44,9 @@ THREAD_CAPS = (
 WATCH_SECONDS = 0.1
 FAREWELL_SECONDS = 5.0
 """How long a process may take to exit after it has given its answer."""
-PR_SET_PDEATHSIG = 1
 MIB = 2**20
+WITH_PARENT = "voxtrial.daemon.with_parent"
+"""Imported in the processes of jobs only: it ties whoever imports it."""
 
 
 class Abandoned(Exception):
@@ -78,7 +79,8 @@ def start_server(target: str, *, threads: int, preload: Sequence[str] = ()) -> N
     preload
         Further modules that jobs would otherwise import one by one.
     """
-    forkserver.set_forkserver_preload(["__main__", target.partition(":")[0], *preload])
+    module = target.partition(":")[0]
+    forkserver.set_forkserver_preload([WITH_PARENT, "__main__", module, *preload])
     before = {name: os.environ.get(name) for name in THREAD_CAPS}
     os.environ.update(dict.fromkeys(THREAD_CAPS, str(threads)))
     try:
@@ -174,7 +176,10 @@ def _watch(
 def _enter(connection: Connection, target: str, payload: bytes) -> None:
     """Be the job's process."""
     os.setsid()
-    _die_with_parent()
+    importlib.import_module(WITH_PARENT).tie()
+    Path("/proc/self/oom_score_adj").write_text(
+        "1000"
+    )  # when memory is short, the kernel takes the job first
     faulthandler.enable()
     answer: tuple[str, object]
     try:
@@ -186,22 +191,15 @@ def _enter(connection: Connection, target: str, payload: bytes) -> None:
         kind = next((c.__name__ for c in (Refused, Retryable, Fatal) if isinstance(error, c)), "")
         message = str(error) if isinstance(error, VoxtrialError) else f"{type(error).__name__}: {error}"
         answer = "error", (kind, message, getattr(error, "rule", ""))
-    connection.send(answer)
-    connection.close()
+    with suppress(BrokenPipeError):  # the worker is gone, and this process with it in a moment
+        connection.send(answer)
+        connection.close()
 
 
 def _decision(kind: str, message: str, rule: str) -> VoxtrialError:
     if kind == "Refused":
         return Refused(message, rule=rule)
     return Retryable(message) if kind == "Retryable" else Fatal(message)
-
-
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process when the server that forked it is gone, as it is when the worker is."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    Path("/proc/self/oom_score_adj").write_text(
-        "1000"
-    )  # when memory is short, the kernel takes the job first
 
 
 def _resident_mib(pid: int) -> int:

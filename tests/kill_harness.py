@@ -348,6 +348,7 @@ def _run_role(role: str, document: dict[str, Any], target: str, point: KillPoint
     else:
         from voxtrial.daemon.worker import Worker
 
+        os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # the server of jobs imports the stand-in once
         engine = _armed(connect(settings.database_url), point)
         Worker(settings, engine, target=target, poll_seconds=0.05).run(threading.Event())
 

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from pydicom.dataset import Dataset, FileMetaDataset
+
 from voxtrial.daemon.errors import Fatal, Refused, Retryable
 from voxtrial.daemon.job import JobInput, JobOutput, MeasuredValue, ResultFile
 
@@ -140,8 +142,6 @@ def reports_at_the_second_attempt(job: JobInput, report_step: ReportStep) -> Job
 
 def reports(job: JobInput, report_step: ReportStep) -> JobOutput:
     """Write one real Basic Text SR whose bytes follow from the input alone."""
-    from pydicom.dataset import Dataset, FileMetaDataset
-
     report_step("encode")
     key = f"{job.study_instance_uid}/{job.study_version}/{job.model_digest}"
     uid = f"2.25.{int(hashlib.sha256(key.encode()).hexdigest()[:30], 16)}"
@@ -170,3 +170,31 @@ def reports(job: JobInput, report_step: ReportStep) -> JobOutput:
         sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
     )
     return JobOutput(objects=(file,), measurements=(), seconds={"encode": 0.0})
+
+
+def main() -> None:
+    """Be a worker with a hanging job, to be killed: print that it hangs, and wait for the end."""
+    import sys
+    from datetime import UTC, datetime
+
+    from voxtrial.daemon import isolation
+
+    objects = Path(sys.argv[1])
+    job = JobInput(
+        job_id=1,
+        study_instance_uid="2.25.1",
+        study_version=1,
+        instances=(),
+        model_folder="",
+        model_digest="",
+        recipe_digest="",
+        objects_folder=str(objects),
+        first_started_at=datetime.now(UTC),
+        site="",
+    )
+    isolation.start_server("stand_ins:hangs", threads=1)
+    isolation.run("stand_ins:hangs", job, isolation.Limits(timeout_seconds=300))
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +12,7 @@ from threading import Event, Thread
 
 import psutil
 import pytest
+from peers import wait_until
 
 from voxtrial.daemon import isolation
 from voxtrial.daemon.errors import Fatal, Refused, Retryable
@@ -107,6 +110,18 @@ def test_job_that_is_not_wanted_any_more_is_killed(job: JobInput) -> None:
     Thread(target=lambda: (time.sleep(1), stop.set())).start()
     with pytest.raises(isolation.Abandoned):
         run("hangs", job, wanted=lambda: not stop.is_set())
+
+
+def test_hanging_job_dies_with_its_killed_worker(job: JobInput, tmp_path: Path) -> None:
+    program = Path(__file__).parents[1] / "stand_ins.py"
+    worker = subprocess.Popen([sys.executable, str(program), job.objects_folder])
+    pids = tmp_path / "pids"
+    wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2, what="hanging job")
+    hanging = int(pids.read_text().split()[0])
+    assert is_alive(hanging)
+    worker.kill()
+    worker.wait()
+    wait_until(lambda: not is_alive(hanging), what="end of the job")
 
 
 def test_exhausted_descriptors_end_with_the_job(job: JobInput) -> None:
