@@ -134,7 +134,8 @@ def _read(path: Path) -> tuple[Identity, str, int, str]:
 
 
 def _quarantine(path: Path, spool: Spool, ledger: Ledger, reason: str) -> None:
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with path.open("rb") as handle:
+        digest = hashlib.file_digest(handle, "sha256").hexdigest()
     place = path.replace(spool.quarantine / f"{digest}.dcm")
     uid = path.stem if is_uid(path.stem) else ""
     ledger.quarantine(
