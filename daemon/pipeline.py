@@ -21,7 +21,7 @@ import pydicom
 
 from voxtrial.daemon.dicom import pixels, select, series
 from voxtrial.daemon.errors import Fatal
-from voxtrial.daemon.harmonize.recipe import Harmonized, Recipe
+from voxtrial.daemon.harmonize.envelope import audit
 from voxtrial.daemon.inference import postprocess
 from voxtrial.daemon.inference.predict import predict
 from voxtrial.daemon.job import JobInput, JobOutput, MeasuredValue, ResultFile
@@ -60,8 +60,9 @@ def run_job(job: JobInput, report_step: ReportStep = lambda _: None) -> JobOutpu
     with clock.step("read"):
         volumes, chosen = _read_inputs(job, model)
     with clock.step("harmonize"):
+        flags = _outside_envelope(model, volumes)
         harmonized = {
-            one.role: Recipe.from_steps(one.recipe).apply(volumes[one.role], threads=job.threads)
+            one.role: one.harmonization.apply(volumes[one.role], threads=job.threads)
             for one in model.manifest.inputs
         }
     with clock.step("predict"):
@@ -74,7 +75,7 @@ def run_job(job: JobInput, report_step: ReportStep = lambda _: None) -> JobOutpu
             for finding in postprocess.findings(prediction, source.grid, model, comparable)
         ]
     with clock.step("encode"):
-        work = _work(job, model, source)
+        work = _work(job, model, source, flags)
         objects = _encode(found, work, Path(job.objects_folder))
         labels = _store_labels(found, source, Path(job.objects_folder), work)
     return JobOutput(
@@ -83,7 +84,11 @@ def run_job(job: JobInput, report_step: ReportStep = lambda _: None) -> JobOutpu
         seconds=clock.seconds,
         provenance={
             "inputs": chosen,
-            "harmonization": {role: _record(h) for role, h in harmonized.items()},
+            "harmonization": {
+                role: audit(volumes[role], h, receptive_field_voxels=_receptive_field(model))
+                for role, h in harmonized.items()
+            },
+            "flags": flags,
             "prediction": prediction.facts,
             "acquisition": {k: v for k, v in source.source.acquisition.items() if _is_plain(v)},
             "labels": labels,
@@ -137,6 +142,20 @@ def _read_inputs(job: JobInput, model: StoredModel) -> tuple[dict[str, Volume], 
     return volumes, chosen
 
 
+def _outside_envelope(model: StoredModel, volumes: Mapping[str, Volume]) -> list[str]:
+    """Return what must be flagged in the result; the manifest says what is refused instead."""
+    return [
+        violation.sentence
+        for one in model.manifest.inputs
+        for violation in one.validated_for.check(volumes[one.role])
+    ]
+
+
+def _receptive_field(model: StoredModel) -> tuple[int, ...]:
+    training = model.manifest.training
+    return () if training is None or training.receptive_field is None else training.receptive_field
+
+
 def _described(finding: postprocess.Finding, source: Volume, model: StoredModel) -> Finding:
     """Measure one finding and say it in codes."""
     mask = finding.mask
@@ -176,7 +195,7 @@ def _unit(ucum: str) -> Concept:
     return known.get(ucum, Concept(value=ucum, scheme="UCUM", meaning=ucum))
 
 
-def _work(job: JobInput, model: StoredModel, source: Volume) -> Work:
+def _work(job: JobInput, model: StoredModel, source: Volume, flags: list[str]) -> Work:
     paths = list(dict.fromkeys(instance.path for instance in source.source.instances))
     headers = tuple(pydicom.dcmread(path, stop_before_pixels=True) for path in paths)
     digests = {i.sop_instance_uid: i.sha256 for i in source.source.instances}
@@ -194,7 +213,7 @@ def _work(job: JobInput, model: StoredModel, source: Volume) -> Work:
         code_version=f"voxtrial {version('voxtrial')}",
         first_started_at=job.first_started_at,
         intended_use=identity.intended_use,
-        parameters=("volume measured on the model's grid", f"source grid {spacing} mm"),
+        parameters=("volume measured on the model's grid", f"source grid {spacing} mm", *flags),
         predecessor=pydicom.dcmread(job.predecessor_sr) if job.predecessor_sr else None,
         target=_concept(model.manifest.outputs[0].type),
     )
@@ -234,10 +253,6 @@ def _measured_values(found: list[Finding], work: Work) -> Iterator[MeasuredValue
                 unit=quantity.unit.value,
                 value=float(quantity.value),
             )
-
-
-def _record(harmonized: Harmonized) -> list[dict[str, Any]]:
-    return [line.as_json() for line in harmonized.record]
 
 
 def _is_plain(value: Any) -> bool:

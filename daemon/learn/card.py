@@ -19,6 +19,13 @@ RECIPE: tuple[dict[str, Any], ...] = (
     {"step": "resample", "spacing_mm": [1.0, 1.0, 1.0], "interpolator": "linear", "anti_alias": True},
     {"step": "window", "low": -1000.0, "high": 400.0, "to": [0.0, 1.0]},
 )
+
+ENVELOPE: tuple[dict[str, Any], ...] = (
+    {"fact": "unit", "among": ["[hnsf'U]"]},
+    {"fact": "pixel_spacing_mm", "minimum": 0.5, "maximum": 1.2, "action": "flag"},
+    {"fact": "tilt_degrees", "maximum": 0.1},
+)
+"""The simulated scanners have 0.6 to 1 mm pixels: what lies a little beyond is flagged, not refused."""
 TILE = 224
 """Edge of the largest window, halo included: about 1.4 GiB of activations."""
 
@@ -94,6 +101,9 @@ role = "ct"
 selector = {{ modality = "CT", minimum_slices = 3, maximum_slice_spacing_mm = 5.5, prefer = "thinnest" }}
 recipe = [
 {toml_lines(RECIPE)}
+]
+envelope = [
+{toml_lines(ENVELOPE)}
 ]
 
 [engine]

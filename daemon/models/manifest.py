@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from voxtrial.daemon.dicom.select import Selector
 from voxtrial.daemon.errors import Misconfigured
+from voxtrial.daemon.harmonize.envelope import Envelope
 from voxtrial.daemon.harmonize.recipe import Recipe
 
 MANIFEST_NAME = "model.toml"
@@ -55,16 +56,25 @@ class Input(_Part):
     role: str = Field(pattern=r"^[a-z][a-z0-9_]*$", description="Name of the input, e.g. ct, pet, arterial.")
     selector: Selector = Field(description="Which series of the study it is.")
     recipe: tuple[dict[str, Any], ...] = Field((), description="Steps of harmonize.recipe.Recipe.")
+    envelope: tuple[dict[str, Any], ...] = Field(
+        (), description="Rules of harmonize.envelope.Envelope: what the model was validated for."
+    )
 
     @model_validator(mode="after")
-    def _steps_are_known(self) -> Self:
+    def _steps_and_rules_are_known(self) -> Self:
         Recipe.from_steps(self.recipe)
+        Envelope.from_rules(self.envelope)
         return self
 
     @property
     def harmonization(self) -> Recipe:
         """The recipe, checked."""
         return Recipe.from_steps(self.recipe)
+
+    @property
+    def validated_for(self) -> Envelope:
+        """The envelope, checked."""
+        return Envelope.from_rules(self.envelope)
 
 
 class Engine(_Part):
