@@ -98,7 +98,8 @@ class Demo:
         path.write_text(text.read_text(encoding="utf-8"), encoding="utf-8")
         plan = Protocol.load(path)
         model = ModelStore(settings.site.data / "models").get(plan.model)
-        points = {point.score: point for point in model.manifest.operating_points}
+        # The first operating point of a score is the one that the model was frozen at.
+        points = {point.score: point for point in reversed(model.manifest.operating_points)}
         document = plan.document() | {"model_digest": model.digest}
         for score in model.manifest.scores:
             if score.name in points:
