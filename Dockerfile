@@ -5,7 +5,7 @@ COPY pyproject.toml README.md LICENSE constraints.txt ./
 COPY daemon ./daemon
 COPY validation ./validation
 COPY db ./db
-RUN python -m pip wheel --no-cache-dir --constraint constraints.txt --wheel-dir /wheels .
+RUN python -m pip wheel --no-cache-dir --constraint constraints.txt --wheel-dir /wheels ".[cluster,dicomweb]"
 
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="Voxtrial" \
@@ -14,7 +14,7 @@ LABEL org.opencontainers.image.title="Voxtrial" \
 RUN groupadd --system --gid 11112 voxtrial \
  && useradd --system --uid 11112 --gid voxtrial --home-dir /var/lib/voxtrial --create-home voxtrial
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
-    python -m pip install --no-cache-dir --no-index --find-links /wheels voxtrial
+    python -m pip install --no-cache-dir --no-index --find-links /wheels "voxtrial[cluster,dicomweb]"
 COPY deploy/voxtrial.toml /usr/share/voxtrial/voxtrial.toml
 ENV PYTHONUNBUFFERED=1 \
     NUMBA_CACHE_DIR=/var/lib/voxtrial/.cache/numba \

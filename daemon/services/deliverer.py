@@ -27,7 +27,9 @@ from voxtrial.db.states import DeliveryState
 
 log = logging.getLogger(__name__)
 
-LEASE = timedelta(minutes=5)
+LEASE = timedelta(minutes=2)
+BATCH = 10
+"""Deliveries under one lease: few enough to be sent within it, so that a killed sender holds little up."""
 COMMITMENT_WAIT_SECONDS = 2.0
 COMMITMENT_POLL = timedelta(seconds=5)
 COMMITMENT_PATIENCE = timedelta(minutes=5)
@@ -61,7 +63,7 @@ class Deliverer:
 
     def _claim(self, now: datetime, states: tuple[DeliveryState, ...]) -> list[tuple[Delivery, ResultObject]]:
         with self._sessions.begin() as session:
-            claimed = queue.claim_deliveries(session, self._name, now, LEASE, states=states)
+            claimed = queue.claim_deliveries(session, self._name, now, LEASE, states=states, limit=BATCH)
             return [(d, session.get_one(ResultObject, d.result_object_id)) for d in claimed]
 
     def _send(self, batch: Sequence[tuple[Delivery, ResultObject]], now: datetime) -> None:

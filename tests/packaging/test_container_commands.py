@@ -33,10 +33,18 @@ def test_the_image_holds_a_daemon_that_reads_its_configuration(tmp_path: Path) -
                 run("cp", "-r", ROOT / name, source)
     wheels = tmp_path / "wheels"
     build = (sys.executable, "-m", "pip", "wheel", "--quiet", "--constraint", "constraints.txt")
-    run(*build, "--wheel-dir", wheels, ".", cwd=source)
+    run(*build, "--wheel-dir", wheels, ".[cluster,dicomweb]", cwd=source)
     venv.create(tmp_path / "venv", with_pip=True)
     bin_folder = tmp_path / "venv" / "bin"
-    run(bin_folder / "pip", "install", "--quiet", "--no-index", "--find-links", wheels, "voxtrial")
+    run(
+        bin_folder / "pip",
+        "install",
+        "--quiet",
+        "--no-index",
+        "--find-links",
+        wheels,
+        "voxtrial[cluster,dicomweb]",
+    )
     installed = run(bin_folder / "pip", "list")
     assert not re.search(r"^(pytest|hypothesis|mypy|ruff) ", installed, re.M)
     assert run(bin_folder / "pip", "check").startswith("No broken requirements")
