@@ -28,7 +28,7 @@ from voxtrial.db.studies import Series, StudyVersion
 from voxtrial.validation import protocol as plan
 from voxtrial.validation import regions
 from voxtrial.validation.registry import Undefined
-from voxtrial.validation.segmentation import segmentation_agreement
+from voxtrial.validation.segmentation.mask_agreement import segmentation_agreement
 
 ANALYSED = "analysed"
 

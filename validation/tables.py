@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 Tables = Mapping[str, pd.DataFrame]
 Inputs = Mapping[str, Any]
 
@@ -47,6 +48,11 @@ def table(tables: Tables, role: str) -> pd.DataFrame:
     if role not in tables:
         raise StatisticError(f"The table {role!r} is missing; given are {sorted(tables)}.")
     return tables[role]
+
+
+def column_names(value: str | Sequence[str]) -> list[str]:
+    """Return one or several column names as a list."""
+    return [value] if isinstance(value, str) else list(value)
 
 
 def columns(tables: Tables, role: str, names: Sequence[str]) -> pd.DataFrame:

@@ -136,9 +136,9 @@ def _empty_like(mask: Mask | None) -> Mask:
 def _compared(
     reference: Mask, prediction: Mask, tolerances_mm: Sequence[float], minimum_iou: float
 ) -> dict[str, Any]:
-    from voxtrial.validation.lesions import lesion_detection
     from voxtrial.validation.registry import presentable
-    from voxtrial.validation.segmentation import segmentation_agreement
+    from voxtrial.validation.segmentation.lesions import lesion_detection
+    from voxtrial.validation.segmentation.mask_agreement import segmentation_agreement
 
     spacing = reference.spacing_mm
     agreement = segmentation_agreement(reference.array, prediction.array, spacing, tolerances_mm)

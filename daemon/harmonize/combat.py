@@ -2,7 +2,7 @@
 
 The raw value stays beside the harmonized one, in reports as in DICOM: this is a correction of the scanner's
 effect, not another measurement. The method, its fit and its references are in
-:mod:`voxtrial.validation.combat`.
+:mod:`voxtrial.validation.agreement.combat`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from voxtrial.daemon.errors import Misconfigured, Refused
-from voxtrial.validation.combat import ComBat, apply
+from voxtrial.validation.agreement.combat import ComBat, apply
 
 
 def save(model: ComBat, path: Path) -> None:

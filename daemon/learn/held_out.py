@@ -17,7 +17,7 @@ from voxtrial.daemon.inference.predict import Prediction, predict
 from voxtrial.daemon.learn.phantoms import Nodule, Phantom, chest_phantom
 from voxtrial.daemon.learn.scanner import SCANNERS, Scanner, SimulatedScan, image
 from voxtrial.daemon.models.store import StoredModel
-from voxtrial.validation.icc import intraclass_correlations
+from voxtrial.validation.agreement.icc import intraclass_correlations
 
 Progress = Callable[[float], None]
 

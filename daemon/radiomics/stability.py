@@ -24,7 +24,7 @@ from voxtrial.daemon.radiomics.crop import box, extent
 from voxtrial.daemon.radiomics.extract import extract
 from voxtrial.daemon.radiomics.placement import Placement
 from voxtrial.daemon.volume import Mask, Spacing, Volume
-from voxtrial.validation.icc import intraclass_correlations
+from voxtrial.validation.agreement.icc import intraclass_correlations
 
 SURROUNDINGS_MM = 25.0
 """Tissue about the region that supervoxels are made of."""

@@ -33,7 +33,7 @@ from threadpoolctl import threadpool_limits
 
 from voxtrial.daemon.harmonize import intensity, nyul, resample
 from voxtrial.daemon.volume import Grid
-from voxtrial.validation import combat
+from voxtrial.validation.agreement import combat
 
 PEERS = os.environ.get("VOXTRIAL_BENCH_PEERS", "")
 SHAPE, SPACING = (120, 512, 512), (2.5, 0.8, 0.8)

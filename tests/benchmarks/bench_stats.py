@@ -25,13 +25,13 @@ from scipy.stats import rankdata
 from sklearn.metrics import roc_auc_score
 from stats_peers import ICC_LOOPED, SPACING_MM, TOLERANCE_MM, installed, masks, ratings
 
+from voxtrial.validation.accuracy.bootstrap_auc import resampled_areas
+from voxtrial.validation.accuracy.delong import area
+from voxtrial.validation.agreement.icc import intraclass_correlations
 from voxtrial.validation.bootstrap import stream
-from voxtrial.validation.bootstrap_auc import resampled_areas
-from voxtrial.validation.delong import area
-from voxtrial.validation.icc import intraclass_correlations
-from voxtrial.validation.segmentation import segmentation_agreement
-from voxtrial.validation.surface_distance import border_distances, surface_element_distances
-from voxtrial.validation.surface_kernels import overlap
+from voxtrial.validation.segmentation.mask_agreement import segmentation_agreement
+from voxtrial.validation.segmentation.surface_distance import border_distances, surface_element_distances
+from voxtrial.validation.segmentation.surface_kernels import overlap
 
 ROUNDS = 3
 LOOPED_RESAMPLES = 10

@@ -20,7 +20,7 @@ from voxtrial.daemon.cli import app
 from voxtrial.daemon.dicom import nifti, seg_grid
 from voxtrial.daemon.errors import Misconfigured, Refused
 from voxtrial.daemon.volume import Mask
-from voxtrial.validation.segmentation import built_mask, segmentation_agreement
+from voxtrial.validation.segmentation.mask_agreement import built_mask, segmentation_agreement
 
 SPACING = (2.5, 0.8, 0.7)
 AFFINE = lattice_affine(SPACING, origin=(-20, 5, 40), rotation_degrees=(4, -9, 15))

@@ -11,11 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from voxtrial.validation.consensus import staple
-from voxtrial.validation.icc import FORMS, intraclass_correlations
-from voxtrial.validation.lesions import lesion_detection
+from voxtrial.validation.agreement.icc import FORMS, intraclass_correlations
 from voxtrial.validation.registry import Undefined, run
-from voxtrial.validation.segmentation import segmentation_agreement
+from voxtrial.validation.segmentation.consensus import staple
+from voxtrial.validation.segmentation.lesions import lesion_detection
+from voxtrial.validation.segmentation.mask_agreement import segmentation_agreement
 
 NEAR = {"rel": 1e-7, "abs": 1e-9}
 few = settings(max_examples=30, deadline=None)

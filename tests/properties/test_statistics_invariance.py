@@ -10,15 +10,15 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 
-from voxtrial.validation.c_index import concordance
-from voxtrial.validation.competing_risks import aalen_johansen_estimator
-from voxtrial.validation.delong import area, areas, placements
-from voxtrial.validation.product_limit import kaplan_meier_estimator
-from voxtrial.validation.proportion_differences import miettinen_nurminen, newcombe_paired, tango
-from voxtrial.validation.proportions import INTERVALS
-from voxtrial.validation.rank_kernels import counts_below
+from voxtrial.validation.accuracy.delong import area, areas, placements
+from voxtrial.validation.accuracy.proportion_differences import miettinen_nurminen, newcombe_paired, tango
+from voxtrial.validation.accuracy.proportions import INTERVALS
+from voxtrial.validation.accuracy.rank_kernels import counts_below
+from voxtrial.validation.accuracy.roc import average_precision_of, partial_area_over_specificity, roc_points
 from voxtrial.validation.registry import run
-from voxtrial.validation.roc import average_precision_of, partial_area_over_specificity, roc_points
+from voxtrial.validation.survival.c_index import concordance
+from voxtrial.validation.survival.competing_risks import aalen_johansen_estimator
+from voxtrial.validation.survival.product_limit import kaplan_meier_estimator
 
 scores = arrays(float, st.integers(2, 40), elements=st.integers(-6, 6).map(float))
 timeless = settings(max_examples=60, deadline=None)

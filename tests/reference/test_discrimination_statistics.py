@@ -10,23 +10,23 @@ from sklearn import metrics
 from stats_examples import patients, readings
 from statsmodels.stats.proportion import confint_proportions_2indep, proportion_confint
 
-from voxtrial.validation.bootstrap_auc import resampled_areas
-from voxtrial.validation.delong import area, areas, hanley_mcneil_se
-from voxtrial.validation.mrmc import (
+from voxtrial.validation.accuracy.bootstrap_auc import resampled_areas
+from voxtrial.validation.accuracy.delong import area, areas, hanley_mcneil_se
+from voxtrial.validation.accuracy.mrmc import (
     components,
     delong_covariance,
     jackknife_covariance,
     unbiased_covariance,
 )
-from voxtrial.validation.operating_point import choose
-from voxtrial.validation.proportion_differences import (
+from voxtrial.validation.accuracy.operating_point import choose
+from voxtrial.validation.accuracy.proportion_differences import (
     miettinen_nurminen,
     miettinen_nurminen_z,
     tango,
     tango_z,
 )
+from voxtrial.validation.accuracy.roc import roc_points
 from voxtrial.validation.registry import run
-from voxtrial.validation.roc import roc_points
 
 OVARIAN = """
 3.0 5.8 10 0 3.2 6.3 5 1 3.9 6.8 3 1 2.8 4.8 6 0 3.2 5.8 3 1 0.9 4.0 5 0 2.5 5.7 8 0 1.6 5.6 5 1 3.8 5.7 5 1

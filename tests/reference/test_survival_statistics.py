@@ -12,10 +12,10 @@ from stats_examples import patients
 from statsmodels.duration.hazard_regression import PHReg
 from statsmodels.duration.survfunc import survdiff
 
-from voxtrial.validation.c_index import concordance, cumulative_dynamic_auc, uno_concordance
-from voxtrial.validation.delong import area
-from voxtrial.validation.penalized import cox_loss, fit_path, logistic_loss
+from voxtrial.validation.accuracy.delong import area
+from voxtrial.validation.prediction.penalized import cox_loss, fit_path, logistic_loss
 from voxtrial.validation.registry import run
+from voxtrial.validation.survival.c_index import concordance, cumulative_dynamic_auc, uno_concordance
 
 TIMED = {"time": "time", "event": "event"}
 

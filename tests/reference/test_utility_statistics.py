@@ -12,11 +12,11 @@ from sklearn import metrics
 from stats_examples import patients
 from statsmodels.api import GLM, families
 
-from voxtrial.validation.calibration import hosmer_lemeshow
-from voxtrial.validation.economics import frontier
-from voxtrial.validation.pathways import mean_z, read_gmt, single_sample_enrichment
+from voxtrial.validation.accuracy.calibration import hosmer_lemeshow
+from voxtrial.validation.prediction.pathways import mean_z, read_gmt, single_sample_enrichment
 from voxtrial.validation.registry import run
 from voxtrial.validation.tables import StatisticError
+from voxtrial.validation.utility.economics import frontier
 
 BCG = """
 4 119 11 128 6 300 29 274 3 228 11 209 62 13536 248 12619 33 5036 47 5761 180 1361 372 1079 8 2537 10 619

@@ -9,7 +9,7 @@ import pytest
 
 from voxtrial.daemon.errors import Misconfigured, Refused
 from voxtrial.daemon.harmonize.combat import harmonized, load, save
-from voxtrial.validation.combat import apply, fit
+from voxtrial.validation.agreement.combat import apply, fit
 
 RNG = np.random.default_rng(3)
 VALUES, AGE = RNG.normal(10, 2, (30, 4)), RNG.uniform(40, 70, (30, 1))

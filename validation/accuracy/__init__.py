@@ -1,0 +1,1 @@
+"""How well a result tells the truth: areas, thresholds, proportions, readers, calibration, subgroups."""

@@ -1,0 +1,1 @@
+"""How closely readings of one quantity agree: over raters, methods, scanners and repeated scans."""

@@ -1,0 +1,1 @@
+"""How closely two masks agree: overlap, surfaces in mm, lesions, and the ceiling that readers set."""

@@ -1,0 +1,1 @@
+"""How long until an event, where not everybody was followed to it: curves, hazards, concordance."""

@@ -1,0 +1,1 @@
+"""Whether using the device helps: net benefit, reclassification, reading time, cost."""
