@@ -59,6 +59,15 @@ def test_icc_does_not_depend_on_unit_or_order(seed, unit):
 
 
 @few
+@given(seeds, st.integers(2, 12), st.integers(-3, 3))
+def test_raters_who_say_the_same_have_an_icc_of_exactly_one(seed, raters, magnitude):
+    rng = np.random.default_rng(seed)
+    said = rng.normal(20, 10.0**magnitude, (25, 1))
+    forms = intraclass_correlations(np.repeat(said, raters, axis=1))
+    assert {name: float(forms[name].estimate) for name in FORMS} == dict.fromkeys(FORMS, 1.0)
+
+
+@few
 @given(seeds, st.floats(0.01, 100))
 def test_repeatability_scales_with_the_unit_and_its_relative_form_does_not(seed, unit):
     x = readings(seed)

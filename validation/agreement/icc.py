@@ -68,30 +68,35 @@ class Form:
 def mean_squares(ratings: Floats) -> MeanSquares:
     """Return the mean squares of (..., n, k) ratings.
 
-    A mean square below the rounding error of the ratings themselves counts as zero, so that exact agreement
-    is recognised.
+    Squares are summed from their own deviations: a difference of larger sums would carry their rounding. A
+    mean square below the rounding error of the ratings themselves counts as zero, so that exact agreement is
+    recognised.
     """
     n, k = ratings.shape[-2:]
-    grand = ratings.mean(axis=(-2, -1), keepdims=True)
-    deviations = ratings - grand
-    by_subject = deviations.mean(axis=-1)
-    by_rater = deviations.mean(axis=-2)
-    total = np.einsum("...ij,...ij->...", deviations, deviations)
-    subjects = k * np.einsum("...i,...i->...", by_subject, by_subject)
-    raters = n * np.einsum("...j,...j->...", by_rater, by_rater)
+    deviations = ratings - ratings.mean(axis=(-2, -1), keepdims=True)
+    by_subject = deviations.mean(axis=-1, keepdims=True)
+    by_rater = deviations.mean(axis=-2, keepdims=True)
+    deviations -= by_subject
+    within = _sum_of_squares(deviations)
+    deviations -= by_rater
     rounding = n * k * (8 * np.finfo(float).eps * np.abs(ratings).max(axis=(-2, -1))) ** 2
 
     def over(squares: Floats, degrees: int) -> Floats:
         return np.where(squares <= rounding, 0.0, squares) / degrees
 
     return MeanSquares(
-        subjects=over(subjects, n - 1),
-        raters=over(raters, k - 1),
-        within=over(total - subjects, n * (k - 1)),
-        residual=over(total - subjects - raters, (n - 1) * (k - 1)),
+        subjects=over(k * _sum_of_squares(by_subject), n - 1),
+        raters=over(n * _sum_of_squares(by_rater), k - 1),
+        within=over(within, n * (k - 1)),
+        residual=over(_sum_of_squares(deviations), (n - 1) * (k - 1)),
         n=n,
         k=k,
     )
+
+
+def _sum_of_squares(deviations: Floats) -> Floats:
+    """Return the sum of the squares over the last two axes."""
+    return np.asarray(np.einsum("...ij,...ij->...", deviations, deviations))
 
 
 def intraclass_correlations(ratings: Floats, conf: float = 0.95) -> dict[str, Form]:
