@@ -6,6 +6,7 @@ Objects are kept as received: the transfer syntax that the sender prefers is the
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
 from pydicom import uid
 from pydicom.uid import UID
@@ -157,15 +158,16 @@ def as_requested(
         chosen = preferred.setdefault(name, [])
         known = supported.get(name, ())
         chosen += [s for s in proposed.transfer_syntax if s in known and s not in chosen]
-    contexts = []
-    for abstract_syntax, syntaxes in preferred.items():
-        if not syntaxes:
-            continue
-        context = PresentationContext()
-        context.abstract_syntax = abstract_syntax
-        context.transfer_syntax = list(syntaxes)
-        if abstract_syntax == COMMITMENT:
-            # The PACS reports as SCP of the service on an association of its own: we are its SCU there
-            context.scu_role, context.scp_role = True, True
-        contexts.append(context)
-    return contexts
+    return [_context(name, tuple(syntaxes)) for name, syntaxes in preferred.items() if syntaxes]
+
+
+@lru_cache(maxsize=1024)
+def _context(abstract_syntax: str, syntaxes: tuple[UID, ...]) -> PresentationContext:
+    """Return a context that associations share: they only read it, and pynetdicom checks UIDs slowly."""
+    context = PresentationContext()
+    context.abstract_syntax = UID(abstract_syntax)
+    context.transfer_syntax = list(syntaxes)
+    if abstract_syntax == COMMITMENT:
+        # The PACS reports as SCP of the service on an association of its own: we are its SCU there
+        context.scu_role, context.scp_role = True, True
+    return context

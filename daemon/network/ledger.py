@@ -9,20 +9,28 @@ from __future__ import annotations
 import threading
 from collections import deque
 from dataclasses import dataclass, field
-from datetime import datetime
 from enum import Enum
-from typing import Any
 
-from sqlalchemy import Connection, Engine, bindparam, select, update
+from sqlalchemy import Connection, Engine, select, update
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
-from voxtrial.daemon.network.scan import Identity
+from voxtrial.daemon.network.joining import (
+    INSERT_INSTANCE,
+    TOUCH,
+    Joining,
+    Origin,
+    Stored,
+    instance_values,
+)
 from voxtrial.db import audit
 from voxtrial.db.jobs import Event
 from voxtrial.db.results import ResultObject
 from voxtrial.db.states import StudyState
 from voxtrial.db.studies import Instance, Quarantined, StudyVersion
+
+__all__ = ["Ledger", "Origin", "Outcome", "Stored"]
 
 MAXIMUM_BATCH = 64
 
@@ -37,29 +45,6 @@ class Outcome(Enum):
     """Another object has the UID."""
     OWN_RESULT = "own result"
     """A result of ours that comes home: no input, and no reason for a new study version."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Origin:
-    """Who sent an object."""
-
-    calling_ae: str = ""
-    called_ae: str = ""
-    peer_address: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stored:
-    """An object on disk, as its row will say."""
-
-    identity: Identity
-    transfer_syntax_uid: str
-    path: str
-    """Below the data folder."""
-    size: int
-    sha256: str
-    origin: Origin
-    received_at: datetime
 
 
 @dataclass
@@ -77,6 +62,13 @@ class Ledger:
     _waiting: deque[_Ticket] = field(default_factory=deque, init=False)
     _turn: threading.Lock = field(default_factory=threading.Lock, init=False)
     _connection: Connection | None = field(default=None, init=False)
+    _joining: Joining = field(init=False)
+    _driver_error: type[Exception] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._joining = Joining(self.engine.dialect)
+        assert self.engine.dialect.dbapi is not None
+        self._driver_error = self.engine.dialect.dbapi.Error
 
     def close(self) -> None:
         """Give the connection back; the next record opens another."""
@@ -123,6 +115,8 @@ class Ledger:
         if self._connection is None:
             self._connection = self.engine.connect()
         try:
+            if self._join(self._connection, batch):
+                return
             with self._connection.begin():
                 outcomes = [_record(self._connection, ticket.stored) for ticket in batch]
         except Exception:
@@ -131,6 +125,20 @@ class Ledger:
             raise
         for ticket, outcome in zip(batch, outcomes, strict=True):
             ticket.outcome = outcome
+
+    def _join(self, connection: Connection, batch: list[_Ticket]) -> bool:
+        """Try the short way, which serves new instances of open studies only; return whether it did."""
+        if any(_may_be_own_result(ticket.stored) for ticket in batch):
+            return False
+        try:
+            joined = self._joining.join(connection.connection, [ticket.stored for ticket in batch])
+        except self._driver_error as error:
+            connection.invalidate()
+            raise OperationalError("rows of instances", None, error) from error
+        if joined:
+            for ticket in batch:
+                ticket.outcome = Outcome.NEW
+        return joined
 
     def quarantine(
         self, *, path: str, sha256: str, reason: str, origin: Origin, sop_instance_uid: str = ""
@@ -176,52 +184,9 @@ class Ledger:
             )
 
 
-# Statements of every instance are built once: building them costs more than running them.
-
-_TOUCH = (
-    update(StudyVersion)
-    .where(
-        StudyVersion.study_instance_uid == bindparam("study"),
-        StudyVersion.state == StudyState.RECEIVING.value,
-    )
-    .values(last_instance_at=bindparam("at"))
-    .returning(StudyVersion.id)
-)
-
-_INSTANCE_COLUMNS = (
-    "sop_instance_uid",
-    "sop_class_uid",
-    "study_instance_uid",
-    "series_instance_uid",
-    "study_version_id",
-    "modality",
-    "transfer_syntax_uid",
-    "path",
-    "size",
-    "sha256",
-    "calling_ae",
-    "received_at",
-)
-
-
-def _insert_instance(insert: Any) -> Any:
-    return (
-        insert(Instance.__table__)
-        .values({name: bindparam(name) for name in _INSTANCE_COLUMNS})
-        .on_conflict_do_nothing(index_elements=["sop_instance_uid"])
-        .returning(Instance.__table__.c.id)
-    )
-
-
-_INSERT_INSTANCE = {
-    "sqlite": _insert_instance(sqlite.insert),
-    "postgresql": _insert_instance(postgresql.insert),
-}
-
-
 def _record(connection: Connection, stored: Stored) -> Outcome:
     identity = stored.identity
-    if _is_own_result(connection, identity.sop_instance_uid):
+    if _may_be_own_result(stored) and _is_own_result(connection, identity.sop_instance_uid):
         return Outcome.OWN_RESULT
     version = _touch(connection, stored)
     if version is None:
@@ -229,31 +194,21 @@ def _record(connection: Connection, stored: Stored) -> Outcome:
         if known is not None:
             return known
         version = _open_version(connection, stored)
-    values = {
-        "sop_instance_uid": identity.sop_instance_uid,
-        "sop_class_uid": identity.sop_class_uid,
-        "study_instance_uid": identity.study_instance_uid,
-        "series_instance_uid": identity.series_instance_uid,
-        "study_version_id": version,
-        "modality": identity.modality,
-        "transfer_syntax_uid": stored.transfer_syntax_uid,
-        "path": stored.path,
-        "size": stored.size,
-        "sha256": stored.sha256,
-        "calling_ae": stored.origin.calling_ae,
-        "received_at": stored.received_at,
-    }
-    if connection.execute(_INSERT_INSTANCE[connection.dialect.name], values).first() is not None:
+    values = instance_values(stored, version)
+    if connection.execute(INSERT_INSTANCE[connection.dialect.name], values).first() is not None:
         return Outcome.NEW
     known = _known(connection, stored)
     assert known is not None  # the insert met it
     return known
 
 
+def _may_be_own_result(stored: Stored) -> bool:
+    """Return whether the UID is of the kind that results get: derived from a hash, below 2.25."""
+    return stored.identity.sop_instance_uid.startswith("2.25.")
+
+
 def _is_own_result(connection: Connection, sop_instance_uid: str) -> bool:
-    """Return whether we made the object; the UIDs of results are derived from hashes, below 2.25."""
-    if not sop_instance_uid.startswith("2.25."):
-        return False
+    """Return whether we made the object."""
     query = select(ResultObject.id).where(ResultObject.sop_instance_uid == sop_instance_uid)
     return connection.execute(query).first() is not None
 
@@ -261,7 +216,7 @@ def _is_own_result(connection: Connection, sop_instance_uid: str) -> bool:
 def _touch(connection: Connection, stored: Stored) -> int | None:
     """Restart the quiet period of the open version; return its id, None when there is none."""
     values = {"study": stored.identity.study_instance_uid, "at": stored.received_at}
-    return connection.execute(_TOUCH, values).scalar()
+    return connection.execute(TOUCH, values).scalar()
 
 
 def _known(connection: Connection, stored: Stored) -> Outcome | None:

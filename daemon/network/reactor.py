@@ -24,6 +24,7 @@ from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu import A_ABORT_RQ
 from pynetdicom.pdu_primitives import P_DATA
 
+from voxtrial.daemon.network.negotiation import REQUEST_RECEIVED, is_remembered, known_request
 from voxtrial.daemon.network.pdata import Framer, ProtocolError
 from voxtrial.daemon.network.service import Service
 
@@ -201,8 +202,12 @@ class EventDrivenDUL(DULServiceProvider):
             self._polled = -1
 
     def _on_pdu(self, data: bytes) -> None:
+        pdu: Any
         try:
-            pdu, event = self._decode_pdu(bytearray(data))
+            if is_remembered(data):
+                pdu, event = known_request(data), REQUEST_RECEIVED
+            else:
+                pdu, event = self._decode_pdu(bytearray(data))
         except Exception as error:
             # pynetdicom's decoders raise whatever the bytes provoke
             raise ProtocolError(f"a PDU cannot be decoded: {error}") from error
