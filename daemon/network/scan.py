@@ -23,6 +23,8 @@ MAXIMUM_DEPTH = 64
 MAXIMUM_VALUE = 16_384
 """Bytes of an attribute that is kept; a longer one is no UID, name or description."""
 INFLATE_STEP = 1 << 20
+JOINED = MAXIMUM_VALUE + 12
+"""Bytes that are joined to an unfinished element: its header and value, but never the pixels behind it."""
 
 UNDEFINED = 0xFFFFFFFF
 ITEM, ITEM_END, SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -157,15 +159,19 @@ class Scanner:
         return text.strip(" \0").replace("\0", "")
 
     def _walk(self, data: bytes | memoryview) -> None:
-        if self._skip:
-            if self._skip >= len(data):
-                self._skip -= len(data)
-                return
-            data = memoryview(data)[self._skip :]
-            self._skip = 0
-        if self._carry:
-            data = self._carry + bytes(data)
-            self._carry = b""
+        rest = memoryview(data)
+        while self._carry and rest:
+            joined = self._carry + rest[:JOINED]
+            rest, self._carry = rest[JOINED:], b""
+            self._step(joined)
+        if self._skip >= len(rest):
+            self._skip -= len(rest)
+            return
+        rest, self._skip = rest[self._skip :], 0
+        self._step(rest)
+
+    def _step(self, data: bytes | memoryview) -> None:
+        """Walk from the start of an element; leave what to skip or what to carry."""
         tag_at, u16_at, u32_at = self._tag, self._u16, self._u32
         at, end = 0, len(data)
         while end - at >= 8:

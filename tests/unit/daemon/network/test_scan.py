@@ -24,7 +24,7 @@ from pydicom.uid import (
 )
 
 from voxtrial.daemon.network.part10 import open_dataset
-from voxtrial.daemon.network.scan import Identity, Malformed, Scanner, is_uid
+from voxtrial.daemon.network.scan import JOINED, Identity, Malformed, Scanner, is_uid
 
 SYNTAXES = [ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian]
 
@@ -115,6 +115,21 @@ def test_unknown_sequences_of_undefined_length_are_implicit_inside() -> None:
     data = encode(example(), ExplicitVRLittleEndian)
     at = data.index(b"\x10\x00\x10\x00PN")
     assert scan(data[:at] + unknown + data[at:], ExplicitVRLittleEndian).patient_id == "PHANTOM"
+
+
+def test_values_and_pixels_longer_than_a_join_are_followed_from_any_cut() -> None:
+    ds = example()
+    ds.StudyDescription = "d" * 64
+    ds.ImageComments = "c" * 9000
+    ds.PixelData = bytes(3 * JOINED)
+    ds["PixelData"].VR = "OW"
+    data = encode(ds, ExplicitVRLittleEndian)
+    whole = scan(data, ExplicitVRLittleEndian)
+    for cut in (*range(1, 400), len(data) - 3 * JOINED - 6, len(data) - 1):
+        scanner = Scanner(ExplicitVRLittleEndian)
+        scanner.feed(memoryview(data)[:cut])
+        scanner.feed(memoryview(data)[cut:])
+        assert scanner.identity() == whole
 
 
 def test_nesting_is_bounded() -> None:
