@@ -74,8 +74,8 @@ def mean_squares(ratings: Floats) -> MeanSquares:
     """
     n, k = ratings.shape[-2:]
     deviations = ratings - ratings.mean(axis=(-2, -1), keepdims=True)
-    by_subject = deviations.mean(axis=-1, keepdims=True)
-    by_rater = deviations.mean(axis=-2, keepdims=True)
+    by_subject = np.einsum("...ij->...i", deviations)[..., None] / k  # mean() is slow along a short axis
+    by_rater = np.einsum("...ij->...j", deviations)[..., None, :] / n
     deviations -= by_subject
     within = _sum_of_squares(deviations)
     deviations -= by_rater
