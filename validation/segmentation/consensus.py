@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -51,9 +52,12 @@ def staple(masks: Sequence[Masks], *, tolerance: float = 1e-9, most_iterations: 
     readers = len(masks)
     if not 2 <= readers <= MAXIMUM_READERS:
         raise StatisticError(f"{readers} readers; the consensus takes 2 to {MAXIMUM_READERS}.")
+    # A product depends on the order of its factors in the last digit, which a saddle of the likelihood
+    # magnifies: the readers are taken in an order that follows from their masks alone.
+    order = sorted(range(readers), key=lambda i: hashlib.sha256(np.packbits(masks[i]).tobytes()).digest())
     pattern = np.zeros(masks[0].shape, np.uint16)
-    for bit, mask in enumerate(masks):
-        pattern |= mask.astype(np.uint16) << bit
+    for bit, reader in enumerate(order):
+        pattern |= masks[reader].astype(np.uint16) << bit
     voxels = np.bincount(pattern.ravel(), minlength=1 << readers).astype(float)
     marked = (np.arange(1 << readers)[:, None] >> np.arange(readers) & 1).astype(float)
     prior = float(voxels @ marked.mean(axis=1)) / voxels.sum()
@@ -71,7 +75,10 @@ def staple(masks: Sequence[Masks], *, tolerance: float = 1e-9, most_iterations: 
             specificity = background @ (1 - marked) / background.sum()
         if not np.abs(np.concatenate([sensitivity, specificity]) - before).max() > tolerance:
             break
-    return Staple(probability=weight[pattern], sensitivity=sensitivity, specificity=specificity)
+    as_given = np.argsort(order)
+    return Staple(
+        probability=weight[pattern], sensitivity=sensitivity[as_given], specificity=specificity[as_given]
+    )
 
 
 def inter_reader_ceiling(readers: Sequence[Masks], test: Masks | None = None) -> dict[str, object]:
