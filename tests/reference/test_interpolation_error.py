@@ -9,8 +9,8 @@ from phantoms import axial_grid
 from voxtrial.daemon.harmonize.bands import Interpolator
 from voxtrial.daemon.harmonize.resample import array_to_grid
 
-# Period in mm -> RMSE of nearest, linear, cubic and quintic spline (by scipy 1.17), and how far it may be off:
-# near the Nyquist period of 10 mm the error depends on where the samples fall.
+# Period in mm -> RMSE of nearest, linear, cubic and quintic spline (by scipy 1.17), and how far it may be
+# off: near the Nyquist period of 10 mm the error depends on where the samples fall.
 TABLE = {
     12: ((0.502, 0.372, 0.206, 0.115), 0.008),
     20: ((0.310, 0.151, 0.013, 0.001), 0.0006),
