@@ -47,6 +47,8 @@ FAREWELL_SECONDS = 5.0
 MIB = 2**20
 WITH_PARENT = "voxtrial.daemon.with_parent"
 """Imported in the processes of jobs only: it ties whoever imports it."""
+WITHOUT_MAIN = "voxtrial.daemon.without_main"
+"""Imported there too: it makes a process start in milliseconds."""
 
 
 class Abandoned(Exception):
@@ -80,7 +82,7 @@ def start_server(target: str, *, threads: int, preload: Sequence[str] = ()) -> N
         Further modules that jobs would otherwise import one by one.
     """
     module = target.partition(":")[0]
-    forkserver.set_forkserver_preload([WITH_PARENT, "__main__", module, *preload])
+    forkserver.set_forkserver_preload([WITH_PARENT, WITHOUT_MAIN, module, *preload])
     before = {name: os.environ.get(name) for name in THREAD_CAPS}
     os.environ.update(dict.fromkeys(THREAD_CAPS, str(threads)))
     try:

@@ -33,7 +33,7 @@ from voxtrial.daemon.services.rescuer import retry_policy
 from voxtrial.daemon.settings import Compute, Settings
 from voxtrial.db import queue
 from voxtrial.db.base import utc_now
-from voxtrial.db.engine import sessions
+from voxtrial.db.engine import claiming_sessions, sessions
 from voxtrial.db.jobs import Job
 from voxtrial.db.queue import Capacity, ErrorClass, LeaseLost
 
@@ -108,6 +108,7 @@ class Worker:
         self.lease = timedelta(seconds=compute.lease_seconds)
         self.memory_mib = compute.memory_mib or (queue.NO_LIMIT if compute.cluster else host_memory_mib())
         self._sessions = sessions(engine)
+        self._claiming_sessions = claiming_sessions(engine)
         self._clock = clock
         self._poll_seconds = poll_seconds
         self._drain_seconds = drain_seconds
@@ -163,7 +164,7 @@ class Worker:
         claimed = 0
         with self._patience():
             while len(self._running) < self.slots:
-                with self._sessions.begin() as session:
+                with self._claiming_sessions.begin() as session:
                     capacity = self._capacity(session)
                     job = queue.claim(session, self.name, self._clock(), self.lease, capacity)
                 if job is None:

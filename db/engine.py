@@ -41,6 +41,15 @@ def sessions(engine: Engine) -> sessionmaker[Session]:
     return sessionmaker(engine, expire_on_commit=False)
 
 
+def claiming_sessions(engine: Engine) -> sessionmaker[Session]:
+    """Return a factory of sessions to claim jobs in.
+
+    On PostgreSQL a claim is one statement: without BEGIN and COMMIT around it, it is one round trip.
+    """
+    at_once = {"isolation_level": "AUTOCOMMIT"} if engine.dialect.name == "postgresql" else {}
+    return sessions(engine.execution_options(**at_once))
+
+
 def _strict_json(value: Any) -> str:
     """Encode as JSON that PostgreSQL takes too: a number that JSON does not know becomes its name."""
     try:

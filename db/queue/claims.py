@@ -247,21 +247,29 @@ def _take_at_once(session: Session, parameters: dict[str, Any]) -> Job | None:
     """Claim among many claimers, in one statement.
 
     A model with a limit takes a second one: two claimers that count its running jobs at the same time would
-    both find room. The statement leaves such a candidate alone until this transaction holds the lock of its
-    model, and passes over models that somebody else is claiming at this moment.
+    both find room. The statement leaves such a candidate alone until this claimer holds the lock of its
+    model, and passes over models that somebody else is claiming at this moment. The lock lasts until the
+    claim can be seen: to the end of the transaction, or without one to the end of the statement.
     """
+    options = session.connection().get_execution_options()
+    without_transaction = options.get("isolation_level") == "AUTOCOMMIT"
+    lock = func.pg_try_advisory_lock if without_transaction else func.pg_try_advisory_xact_lock
     locked: list[str] = []
     passed: list[str] = []
-    while True:
-        found = session.execute(
-            _claim_statement(),
-            {**parameters, "locked": locked, "passed": passed},
-            execution_options={"populate_existing": True},
-        ).one_or_none()
-        if found is None or found[1] is not None:
-            return found and found[1]
-        lock = func.pg_try_advisory_xact_lock(func.hashtextextended(found[0], 0))
-        (locked if session.scalar(select(lock)) else passed).append(found[0])
+    try:
+        while True:
+            found = session.execute(
+                _claim_statement(),
+                {**parameters, "locked": locked, "passed": passed},
+                execution_options={"populate_existing": True},
+            ).one_or_none()
+            if found is None or found[1] is not None:
+                return found and found[1]
+            is_ours = session.scalar(select(lock(func.hashtextextended(found[0], 0))))
+            (locked if is_ours else passed).append(found[0])
+    finally:
+        for model in locked if without_transaction else ():
+            session.execute(select(func.pg_advisory_unlock(func.hashtextextended(model, 0))))
 
 
 def _is_among(column: InstrumentedAttribute[str], name: str) -> ColumnElement[bool]:

@@ -1,4 +1,4 @@
-"""A hospital day in ten minutes: 1,000 studies with the peaks of a working day, through the real queue.
+"""A hospital day in 150 seconds: 1,000 studies with the peaks of a working day, through the real queue.
 
 Studies come in through the listener's intake, are closed by the assembler, run by a stand-in model in a
 process of its own each, sent to a small PACS by C-STORE, read back and confirmed. The times are read from
@@ -30,10 +30,10 @@ from voxtrial.db.results import Delivery, ResultObject
 from voxtrial.db.studies import StudyVersion
 
 STUDIES = 1_000
-DAY_SECONDS = 600.0
+DAY_SECONDS = 150.0
 HOURLY_LOAD = (1, 1, 1, 1, 1, 1, 2, 4, 8, 10, 10, 8, 6, 8, 9, 8, 6, 4, 3, 2, 2, 2, 1, 1)
 """Relative number of studies in each hour: a peak in the morning and one after lunch."""
-SETTLE_SECONDS = 600.0
+SETTLE_SECONDS = 80.0
 SAMPLE_SECONDS = 0.5
 
 

@@ -1,7 +1,8 @@
 """The queue as it grows, and against procrastinate's fetch on the same PostgreSQL server.
 
 Growth: claim, heartbeat and list with 1, 100,000 and 1,000,000 finished jobs in the tables, on both
-databases; a latency is flat when it stays within twice that of the empty tables. Throughput: eight processes
+databases; a latency is flat when it stays within twice that of a database with one finished job, measured in
+turn with it. Throughput: eight processes
 empty a queue of claimable jobs, ours and procrastinate's in turn, with and without waiting for the disk.
 """
 
@@ -28,7 +29,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
 from voxtrial.db import overview, queue
-from voxtrial.db.engine import connect, sessions
+from voxtrial.db.engine import claiming_sessions, connect, sessions
 from voxtrial.db.jobs import Job
 from voxtrial.db.migrate import upgrade
 from voxtrial.db.queue import ErrorClass
@@ -44,47 +45,55 @@ ROUNDS = 3
 def main() -> None:
     bench = Bench("queue", packages=("sqlalchemy", "psycopg", "procrastinate"))
     with tempfile.TemporaryDirectory() as folder:
-        growth(bench, "SQLite", f"sqlite:///{folder}/voxtrial.db")
+        growth(bench, "SQLite", f"sqlite:///{folder}/grown.db", f"sqlite:///{folder}/empty.db")
     for disk in ("off", "on"):
         with postgresql.running(f"fsync={disk}") as server:
             if disk == "off":
-                growth(bench, "PostgreSQL", server.create_database())
+                growth(bench, "PostgreSQL", server.create_database(), server.create_database())
             throughput(bench, server, f"fsync {disk}")
     bench.finish()
 
 
-def growth(bench: Bench, name: str, url: str) -> None:
-    """Measure the hot queries at every size of the tables."""
-    engine = connect(url)
-    upgrade(engine)
-    empty: dict[str, float] = {}
+def growth(bench: Bench, name: str, grown_url: str, empty_url: str) -> None:
+    """Measure the hot queries at every size of the tables, in turn with the same queries on empty ones."""
+    grown, empty = connect(grown_url), connect(empty_url)
+    for engine in (grown, empty):
+        upgrade(engine)
+    finished_jobs(empty, 1)
     finished = 0
     for size in SIZES:
-        finished_jobs(engine, size - finished)
+        finished_jobs(grown, size - finished)
         finished = size
-        open_jobs(engine, 2 * REPEATS)
-        _analyse(engine)
-        for query, seconds in latencies(engine).items():
-            empty.setdefault(query, seconds)
+        for engine in (grown, empty):
+            open_jobs(engine, REPEATS)
+            _analyse(engine)
+        for query, (seconds, on_empty) in latencies(grown, empty).items():
             bench.add(
                 f"{name}: {query}, {size:,} finished jobs",
                 seconds * 1e3,
                 "ms",
                 peer="1 finished job",
-                peer_value=empty[query] * 1e3,
+                peer_value=on_empty * 1e3,
                 target=FLAT,
             )
-        _remove_open_jobs(engine)
-    engine.dispose()
+        for engine in (grown, empty):
+            _remove_open_jobs(engine)
+    for engine in (grown, empty):
+        engine.dispose()
 
 
-def latencies(engine: Engine) -> dict[str, float]:
-    """Return the median seconds of each hot query, each in a transaction of its own."""
-    factory = sessions(engine)
+def latencies(grown: Engine, empty: Engine) -> dict[str, tuple[float, float]]:
+    """Return the median seconds of each hot query on both, each in a transaction of its own."""
+    on_grown, on_empty = _hot_queries(grown), _hot_queries(empty)
+    return {query: _medians(on_grown[query], on_empty[query]) for query in on_grown}
+
+
+def _hot_queries(engine: Engine) -> dict[str, Callable[[], None]]:
+    claiming, factory = claiming_sessions(engine), sessions(engine)
     claimed: list[Job] = []
 
     def claim() -> None:
-        with factory.begin() as session:
+        with claiming.begin() as session:
             claimed.append(queue.claim(session, "bench", MONDAY, LEASE) or Job())
 
     def heartbeat() -> None:
@@ -109,12 +118,12 @@ def latencies(engine: Engine) -> dict[str, float]:
             list(overview.list_studies(session, limit=50))
 
     return {
-        "claim": _median(claim),
-        "heartbeat": _median(heartbeat),
-        "finish": _median(finish),
-        "list 50 jobs": _median(list_jobs, REPEATS // 4),
-        "list 50 dead jobs": _median(list_dead, REPEATS // 4),
-        "list 50 studies": _median(list_studies, REPEATS // 4),
+        "claim": claim,
+        "heartbeat": heartbeat,
+        "finish": finish,
+        "list 50 jobs": list_jobs,
+        "list 50 dead jobs": list_dead,
+        "list 50 studies": list_studies,
     }
 
 
@@ -164,7 +173,7 @@ def _race(claim_all: Callable[[str, Barrier, Any], None], address: str) -> float
 
 def _claim_all(url: str, barrier: Barrier, counts: Any) -> None:
     engine = connect(url, pre_ping=False)  # as the worker does
-    factory = sessions(engine)
+    factory = claiming_sessions(engine)
     with factory.begin() as session:  # connected and compiled before the race, as the peer is
         queue.claim(session, "bench", MONDAY - LEASE, LEASE)
     barrier.wait()
@@ -210,13 +219,14 @@ async def _defer(conninfo: str) -> None:
         await app.connector.execute_query_async("ANALYZE procrastinate_jobs")
 
 
-def _median(run: Callable[[], None], repeats: int = REPEATS) -> float:
-    seconds = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - begin)
-    return statistics.median(seconds)
+def _medians(*runs: Callable[[], None]) -> tuple[float, ...]:
+    seconds: list[list[float]] = [[] for _ in runs]
+    for _ in range(REPEATS):
+        for run, of_run in zip(runs, seconds, strict=True):
+            begin = time.perf_counter()
+            run()
+            of_run.append(time.perf_counter() - begin)
+    return tuple(statistics.median(of_run) for of_run in seconds)
 
 
 def _analyse(engine: Engine) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pickle
 import subprocess
 import sys
 import time
@@ -122,6 +123,27 @@ def test_hanging_job_dies_with_its_killed_worker(job: JobInput, tmp_path: Path) 
     worker.kill()
     worker.wait()
     wait_until(lambda: not is_alive(hanging), what="end of the job")
+
+
+def test_program_that_runs_jobs_is_not_run_again_for_each_of_them(job: JobInput, tmp_path: Path) -> None:
+    program, runs = tmp_path / "program.py", tmp_path / "runs"
+    program.write_text(
+        "import pickle, sys\n"
+        "from pathlib import Path\n"
+        f"with Path({str(runs)!r}).open('a') as file:\n"
+        "    print(__name__, file=file)\n"
+        "if __name__ == '__main__':\n"
+        "    from voxtrial.daemon import isolation\n"
+        "    job = pickle.loads(Path(sys.argv[1]).read_bytes())\n"
+        "    isolation.start_server('stand_ins:quick', threads=1)\n"
+        "    for _ in range(2):\n"
+        "        isolation.run('stand_ins:quick', job, isolation.Limits(timeout_seconds=60))\n"
+    )
+    pickled = tmp_path / "job"
+    pickled.write_bytes(pickle.dumps(job))
+    path = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    subprocess.run([sys.executable, program, pickled], check=True, env=path)
+    assert runs.read_text().split() == ["__main__"]
 
 
 def test_exhausted_descriptors_end_with_the_job(job: JobInput) -> None:

@@ -11,7 +11,7 @@ from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
 from voxtrial.db import queue
-from voxtrial.db.engine import sessions
+from voxtrial.db.engine import claiming_sessions, sessions
 from voxtrial.db.jobs import Event, Job, Model
 from voxtrial.db.queue.policy import JOBS, RetryPolicy
 from voxtrial.db.results import Delivery, Measurement, ResultObject
@@ -22,7 +22,7 @@ HOUR = timedelta(hours=1)
 
 
 def claim(database: Engine, worker: str = "worker", now=MONDAY, **capacity) -> Job | None:
-    with sessions(database).begin() as session:
+    with claiming_sessions(database).begin() as session:
         return queue.claim(session, worker, now, LEASE, queue.Capacity(**capacity))
 
 
