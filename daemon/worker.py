@@ -40,7 +40,7 @@ from voxtrial.db.queue import Capacity, ErrorClass, LeaseLost
 logger = logging.getLogger(__name__)
 
 PIPELINE = "voxtrial.daemon.pipeline:run_job"
-PRELOAD = ("torch", "highdicom", "scipy.ndimage")
+PRELOAD = ("torch", "highdicom", "scipy.ndimage", "voxtrial.daemon.warm")
 """What the pipeline imports late; jobs are forked from a process that has it."""
 POLL_SECONDS = 0.5
 DRAIN_SECONDS = 60.0
