@@ -117,6 +117,8 @@ class Site:
         What a job is, as ``Worker`` takes it.
     lease_seconds
         Short, so that what a kill has stranded is soon taken up.
+    quiet_seconds
+        Quiet period after which a study is closed.
     """
 
     def __init__(
@@ -126,6 +128,7 @@ class Site:
         *,
         target: str = "stand_ins:reports_at_the_second_attempt",
         lease_seconds: float = LEASE_SECONDS,
+        quiet_seconds: float = QUIET_SECONDS,
     ) -> None:
         self.data = data
         self.target = target
@@ -133,7 +136,7 @@ class Site:
         self.settings = Settings(
             site={"data": data},
             database={"url": database_url},
-            completeness={"quiet_seconds": QUIET_SECONDS},
+            completeness={"quiet_seconds": quiet_seconds},
             destinations=[
                 {"name": "pacs", "port": self.pacs.port, "ae_title": "SMALLPACS", "commitment": False}
             ],

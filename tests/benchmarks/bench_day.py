@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from kill_harness import QUIET_SECONDS, Site
+from kill_harness import Site
 from reporting import Bench
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -33,6 +33,7 @@ STUDIES = 1_000
 DAY_SECONDS = 150.0
 HOURLY_LOAD = (1, 1, 1, 1, 1, 1, 2, 4, 8, 10, 10, 8, 6, 8, 9, 8, 6, 4, 3, 2, 2, 2, 1, 1)
 """Relative number of studies in each hour: a peak in the morning and one after lunch."""
+QUIET_SECONDS = 2.0
 SETTLE_SECONDS = 80.0
 SAMPLE_SECONDS = 0.5
 
@@ -43,7 +44,13 @@ def main() -> None:
         engine = connect(url)
         upgrade(engine)
         engine.dispose()
-        site = Site(Path(folder), url, target="stand_ins:reports", lease_seconds=30.0)
+        site = Site(
+            Path(folder),
+            url,
+            target="stand_ins:reports",
+            lease_seconds=30.0,
+            quiet_seconds=QUIET_SECONDS,
+        )
         backlog = live_through(site)
         report(site, backlog)
         site.close()
