@@ -323,17 +323,36 @@ def _receive(settings: Settings, engine: Engine, files: Sequence[Path]) -> None:
 
 
 def _receive_and_die(document: dict[str, Any], slices: int, killed_at_row: int) -> None:
+    from voxtrial.daemon.network.joining import Joining
+
     settings = Settings(**document)
     engine = connect(settings.database_url)
-    commit = engine.dialect.do_commit
+    commit, join = engine.dialect.do_commit, Joining.join
     commits = count(1)
 
-    def do_commit(connection: Any) -> None:
+    def die_when_due() -> None:
         if next(commits) == killed_at_row:
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def do_commit(connection: Any) -> None:
+        die_when_due()
         commit(connection)
 
+    class Watched:
+        """The driver's connection, whose commits the short way of the ledger calls itself."""
+
+        def __init__(self, connection: Any) -> None:
+            self._connection = connection
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._connection, name)
+
+        def commit(self) -> None:
+            die_when_due()
+            self._connection.commit()
+
     engine.dialect.do_commit = do_commit  # type: ignore[method-assign]  # the engine is this process's own
+    Joining.join = lambda self, connection, batch: join(self, Watched(connection), batch)  # type: ignore[method-assign]  # as above
     _receive(settings, engine, _scan(settings.site.data, "receiver", slices))
 
 
