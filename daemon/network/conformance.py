@@ -88,8 +88,7 @@ def statement(settings: Settings) -> str:
         "bits of SHA-256 over input, model, recipe and code version. Patient and study attributes are copied "
         "from the source.\n",
         "## 6 Character sets\n",
-        "The Specific Character Set of the source is copied; every character set that PS3.3 C.12.1.1.2 lists "
-        "is read.\n",
+        "The Specific Character Set of the source is copied into every object made from it.\n",
         "## 7 Security\n",
         "TLS by BCP 195 (PS3.15 B.9 and later): version 1.2 or newer, mutual authentication, cipher suites "
         f"for TLS 1.2: {', '.join(tls.TLS_1_2_CIPHERS.split(':'))}.\n",
