@@ -10,6 +10,7 @@ import signal
 import socket
 import threading
 from datetime import timedelta
+from functools import partial
 
 from voxtrial.daemon.scheduler import Duty, Scheduler
 from voxtrial.daemon.services.assembler import Assembler
@@ -36,12 +37,19 @@ def run(settings: Settings) -> None:
     name = f"{socket.gethostname()}:{os.getpid()}"
     assembler = Assembler(settings, engine)
     deliverer = Deliverer(settings, database, name)
+    # With several destinations each has a thread of its own: a PACS that takes minutes holds up no other
+    own = [d.name for d in settings.destinations] if len(settings.destinations) > 1 else []
+    deliverers = {d: Deliverer(settings, database, name, destination=d) for d in own}
     rescuer = Rescuer(settings, engine)
     retention = Retention(settings, engine)
     scheduler = Scheduler(
         [
             Duty(name="assemble", run_once=lambda: assembler.run_once(utc_now()), every=ASSEMBLE_EVERY),
-            Duty(name="deliver", run_once=lambda: deliverer.run_once(utc_now()), every=DELIVER_EVERY),
+            Duty(name="deliver", run_once=partial(_deliver, deliverer), every=DELIVER_EVERY),
+            *(
+                Duty(name=f"deliver to {to}", run_once=partial(_deliver, one), every=DELIVER_EVERY)
+                for to, one in deliverers.items()
+            ),
             Duty(name="rescue", run_once=lambda: rescuer.run_once(utc_now()), every=RESCUE_EVERY),
             Duty(name="retain", run_once=lambda: retention.run_once(utc_now()), every=RETAIN_EVERY),
         ]
@@ -49,3 +57,7 @@ def run(settings: Settings) -> None:
     scheduler.start()
     stop.wait()
     scheduler.stop()
+
+
+def _deliver(deliverer: Deliverer) -> None:
+    deliverer.run_once(utc_now())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,20 +114,36 @@ def associate(
 
 
 def store(files: Sequence[Path], peer: Peer, *, ae_title: str = "VOXTRIAL") -> list[StoreOutcome]:
-    """Send Part 10 files, in order, and return an outcome for each.
+    """Send Part 10 files, in order, and return an outcome for each; see ``store_each``."""
+    outcomes = {outcome.path: outcome for outcome in store_each(files, peer, ae_title=ae_title)}
+    return [outcomes[path] for path in files]
+
+
+def store_each(
+    files: Sequence[Path],
+    peer: Peer,
+    *,
+    ae_title: str = "VOXTRIAL",
+    still_wanted: Callable[[Path], bool] = lambda _path: True,
+) -> Iterator[StoreOutcome]:
+    """Send Part 10 files and yield the outcome of each as soon as it is known, unreadable files first.
 
     Each SOP class and transfer syntax is a presentation context of its own, so that the peer cannot choose
     one syntax for all; objects that need more contexts than one association holds go in a second one.
     Uncompressed objects are converted between explicit and implicit little endian where the peer wants it;
     compressed pixel data are sent as they are or not at all.
+
+    Parameters
+    ----------
+    still_wanted
+        Asked right before a file is sent; one that is not wanted any more is passed over, without an outcome.
     """
-    outcomes: dict[Path, StoreOutcome] = {}
     objects = []
     for path in files:
         try:
             objects.append(_object(path))
         except (InvalidDicomError, OSError) as error:
-            outcomes[path] = StoreOutcome(
+            yield StoreOutcome(
                 path=path,
                 sop_class_uid="",
                 sop_instance_uid="",
@@ -136,9 +152,7 @@ def store(files: Sequence[Path], peer: Peer, *, ae_title: str = "VOXTRIAL") -> l
                 reason=str(error),
             )
     for group in _groups(objects):
-        for outcome in _store_group(group, peer, ae_title):
-            outcomes[outcome.path] = outcome
-    return [outcomes[path] for path in files]
+        yield from _store_group(group, peer, ae_title, still_wanted)
 
 
 def echo(peer: Peer, *, ae_title: str = "VOXTRIAL") -> None:
@@ -201,7 +215,9 @@ def _groups(objects: Sequence[_Object]) -> Iterator[list[_Object]]:
         yield group
 
 
-def _store_group(group: Sequence[_Object], peer: Peer, ae_title: str) -> Iterator[StoreOutcome]:
+def _store_group(
+    group: Sequence[_Object], peer: Peer, ae_title: str, still_wanted: Callable[[Path], bool]
+) -> Iterator[StoreOutcome]:
     proposed = list(dict.fromkeys(p for item in group for p in _proposals(item)))
     pending = list(group)
     try:
@@ -212,7 +228,8 @@ def _store_group(group: Sequence[_Object], peer: Peer, ae_title: str) -> Iterato
             for number, item in enumerate(group):
                 if not requestor.is_usable(association):
                     break
-                yield _store_one(association, item, accepted, number % 0xFFFF + 1)
+                if still_wanted(item.path):
+                    yield _store_one(association, item, accepted, number % 0xFFFF + 1)
                 pending.pop(0)
         failure, reason = Verdict.TRANSIENT, f"{peer} ended the association"
     except Retryable as error:

@@ -7,9 +7,11 @@ destination asks. What a peer answers decides what happens next: see ``network.s
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -17,23 +19,38 @@ from voxtrial.daemon.errors import Fatal, Misconfigured, Retryable
 from voxtrial.daemon.network import commitment, scu
 from voxtrial.daemon.network.scu import Peer, StoreOutcome
 from voxtrial.daemon.network.status import Verdict
+from voxtrial.daemon.services.leasing import kept
 from voxtrial.daemon.services.readback import ReadBack, read_back
 from voxtrial.daemon.settings import Destination, Settings
 from voxtrial.db import queue
+from voxtrial.db.jobs import Job
 from voxtrial.db.queue import LeaseLost
 from voxtrial.db.queue.deliveries import UNSENT
 from voxtrial.db.results import Delivery, ResultObject
-from voxtrial.db.states import DeliveryState
+from voxtrial.db.states import DeliveryState, JobState
 
 log = logging.getLogger(__name__)
 
-LEASE = timedelta(minutes=2)
+LEASE = timedelta(seconds=30)
+"""Prolonged for as long as the peer takes; what a killed sender held is due again after it."""
 BATCH = 10
-"""Deliveries under one lease: few enough to be sent within it, so that a killed sender holds little up."""
+"""Deliveries of one association."""
 COMMITMENT_WAIT_SECONDS = 2.0
 COMMITMENT_POLL = timedelta(seconds=5)
 COMMITMENT_PATIENCE = timedelta(minutes=5)
 """After this without a report the request is repeated, or the read-back decides alone."""
+
+Batch = Sequence[tuple[Delivery, ResultObject]]
+
+
+class _Clock:
+    """Time that goes on from a given moment."""
+
+    def __init__(self, now: datetime) -> None:
+        self._now, self._begun = now, time.monotonic()
+
+    def __call__(self) -> datetime:
+        return self._now + timedelta(seconds=time.monotonic() - self._begun)
 
 
 class Deliverer:
@@ -43,43 +60,84 @@ class Deliverer:
     ----------
     name
         Name of this process in leases and events.
+    destination
+        Serve this one alone, so that a slow one holds up nobody else; empty: whichever is due first.
     """
 
-    def __init__(self, settings: Settings, sessions: sessionmaker[Session], name: str) -> None:
+    def __init__(
+        self, settings: Settings, sessions: sessionmaker[Session], name: str, *, destination: str = ""
+    ) -> None:
         self._settings = settings
         self._sessions = sessions
         self._name = name
+        self._destination_name = destination
 
     def run_once(self, now: datetime) -> int:
-        """Send and confirm what is due at ``now``; return how many deliveries were touched."""
+        """Send and confirm what is due; return how many deliveries were touched.
+
+        Parameters
+        ----------
+        now
+            Time at the start: a slow peer may keep us for minutes, in which it goes on.
+        """
+        clock = _Clock(now)
         touched = 0
-        while batch := self._claim(now, UNSENT):
-            self._send(batch, now)
-            touched += len(batch)
-        while batch := self._claim(now, (DeliveryState.SENT,)):
-            self._confirm(batch, now)
-            touched += len(batch)
+        for states, handle in ((UNSENT, self._send), ((DeliveryState.SENT,), self._confirm)):
+            begun = clock()
+            while batch := self._claim(begun, clock, states):
+                with kept([d for d, _ in batch], self._sessions, lease=LEASE, clock=clock):
+                    handle(batch, clock)
+                touched += len(batch)
         return touched
 
-    def _claim(self, now: datetime, states: tuple[DeliveryState, ...]) -> list[tuple[Delivery, ResultObject]]:
+    def _claim(self, begun: datetime, clock: _Clock, states: tuple[DeliveryState, ...]) -> Batch:
+        """Take what was due when the pass began, so that nothing is tried twice; the lease begins now."""
         with self._sessions.begin() as session:
-            claimed = queue.claim_deliveries(session, self._name, now, LEASE, states=states, limit=BATCH)
+            claimed = queue.claim_deliveries(
+                session,
+                self._name,
+                begun,
+                clock() - begun + LEASE,
+                destination=self._destination_name,
+                states=states,
+                limit=BATCH,
+            )
             return [(d, session.get_one(ResultObject, d.result_object_id)) for d in claimed]
 
-    def _send(self, batch: Sequence[tuple[Delivery, ResultObject]], now: datetime) -> None:
-        destination = self._destination(batch, now)
+    def _send(self, batch: Batch, clock: _Clock) -> None:
+        destination = self._destination(batch, clock())
         if destination is None:
             return
-        paths = [self._settings.site.data / stored.path for _, stored in batch]
-        ae_title = self._settings.listener.ae_title
-        for (delivery, _), outcome in zip(
-            batch, scu.store(paths, peer_of(destination), ae_title=ae_title), strict=True
+        data = self._settings.site.data
+        deliveries = {data / stored.path: delivery for delivery, stored in batch}
+
+        def may_be_sent(path: Path) -> bool:
+            return self._may_be_sent(deliveries[path], clock())
+
+        for outcome in scu.store_each(
+            list(deliveries),
+            peer_of(destination),
+            ae_title=self._settings.listener.ae_title,
+            still_wanted=may_be_sent,
         ):
+            delivery = deliveries[outcome.path]
             log.info(
                 "delivery %d to %s: %s %s", delivery.id, destination.name, outcome.verdict, outcome.reason
             )
             with self._holding(delivery) as session:
-                self._record_sent(session, delivery, outcome, now)
+                self._record_sent(session, delivery, outcome, clock())
+
+    def _may_be_sent(self, delivery: Delivery, now: datetime) -> bool:
+        """Return whether the delivery is still ours, and its job not superseded while it waited."""
+        may = False
+        with self._holding(delivery) as session:
+            queue.heartbeat_delivery(session, delivery, now, LEASE)
+            stored = session.get_one(ResultObject, delivery.result_object_id)
+            job = session.get_one(Job, stored.job_id)
+            may = job.state != JobState.SUPERSEDED
+            if not may:
+                queue.cancel_delivery(session, delivery.id, now=now, actor=self._name, reason=job.reason)
+        return may
 
     @staticmethod
     def _record_sent(session: Session, delivery: Delivery, outcome: StoreOutcome, now: datetime) -> None:
@@ -92,7 +150,8 @@ class Deliverer:
         reason = f"{outcome.reason} ({status})" if outcome.reason else status
         queue.fail_delivery(session, delivery, permanent=permanent, reason=reason, now=now)
 
-    def _confirm(self, batch: Sequence[tuple[Delivery, ResultObject]], now: datetime) -> None:
+    def _confirm(self, batch: Batch, clock: _Clock) -> None:
+        now = clock()
         destination = self._destination(batch, now)
         if destination is None:
             return
@@ -103,12 +162,17 @@ class Deliverer:
         except Retryable as error:
             for delivery, _ in batch:
                 with self._holding(delivery) as session:
-                    queue.defer_delivery(session, delivery, until=now + COMMITMENT_POLL, reason=str(error))
+                    until = clock() + COMMITMENT_POLL
+                    queue.defer_delivery(session, delivery, until=until, reason=str(error))
             return
         for delivery, stored in open_deliveries:
             with self._holding(delivery) as session:
                 self._record_confirmed(
-                    session, delivery, held.get(stored.sop_instance_uid), reports.get(delivery.id, ""), now
+                    session,
+                    delivery,
+                    held.get(stored.sop_instance_uid),
+                    reports.get(delivery.id, ""),
+                    clock(),
                 )
 
     @staticmethod
@@ -135,9 +199,7 @@ class Deliverer:
             ae_title=self._settings.listener.ae_title,
         )
 
-    def _commitments(
-        self, batch: Sequence[tuple[Delivery, ResultObject]], destination: Destination, now: datetime
-    ) -> dict[int, str]:
+    def _commitments(self, batch: Batch, destination: Destination, now: datetime) -> dict[int, str]:
         """Return the word on each delivery: committed, refused, none, or pending (then it is deferred)."""
         answers: dict[int, str] = {}
         asked = [(d, o) for d, o in batch if d.transaction_uid]
@@ -154,9 +216,7 @@ class Deliverer:
             answers |= self._request(fresh, destination, now)
         return answers
 
-    def _request(
-        self, fresh: Sequence[tuple[Delivery, ResultObject]], destination: Destination, now: datetime
-    ) -> dict[int, str]:
+    def _request(self, fresh: Batch, destination: Destination, now: datetime) -> dict[int, str]:
         try:
             transaction, report = commitment.request(
                 [(o.sop_class_uid, o.sop_instance_uid) for _, o in fresh],
@@ -189,9 +249,7 @@ class Deliverer:
                 reason=reason,
             )
 
-    def _destination(
-        self, batch: Sequence[tuple[Delivery, ResultObject]], now: datetime
-    ) -> Destination | None:
+    def _destination(self, batch: Batch, now: datetime) -> Destination | None:
         """Return the destination of a batch; without one the deliveries are DEAD until it is configured."""
         try:
             return self._settings.destination(batch[0][0].destination)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -12,7 +13,8 @@ import numpy as np
 import phantoms
 import pydicom
 import pytest
-from peers import Orthanc, free_port, orthanc
+from peers import Orthanc, free_port, orthanc, wait_until
+from slow_pacs import SlowPACS
 from sqlalchemy.orm import Session, sessionmaker
 
 from voxtrial.daemon.job import JobInput, ResultFile
@@ -20,9 +22,11 @@ from voxtrial.daemon.models.store import ModelStore
 from voxtrial.daemon.network.pacs import SmallPACS
 from voxtrial.daemon.network.scp import Listener
 from voxtrial.daemon.pipeline import run_job
+from voxtrial.daemon.services import deliverer as deliverer_module
 from voxtrial.daemon.services.deliverer import Deliverer
 from voxtrial.daemon.settings import Destination, Settings
 from voxtrial.daemon.volume import SourceInstance
+from voxtrial.db import queue
 from voxtrial.db.base import Base
 from voxtrial.db.engine import connect, sessions
 from voxtrial.db.jobs import Job, Model
@@ -198,6 +202,84 @@ def test_an_object_that_the_pacs_lost_is_sent_again(tmp_path: Path, database: se
         assert {d.state for d in deliveries(database)} == {DeliveryState.WAITING}
         duty.run_once(NOW + timedelta(hours=1))
         assert {d.state for d in deliveries(database)} == {DeliveryState.CONFIRMED}
+
+
+def test_a_peer_that_takes_longer_than_the_lease_is_sent_nothing_twice(
+    tmp_path: Path,
+    database: sessionmaker[Session],
+    objects: tuple[ResultFile, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Two deliverers; the first needs several leases for its objects, and the second finds nothing to send."""
+    monkeypatch.setattr(deliverer_module, "LEASE", timedelta(seconds=1))
+    with SlowPACS(tmp_path / "pacs", "ORTHANC", seconds=2.5) as slow:
+        first = deliverer(tmp_path, database, slow.port, commitment=False)
+        second = deliverer(tmp_path, database, slow.port, commitment=False)
+        begun = datetime.now(UTC)
+        thread = threading.Thread(target=first.run_once, args=(begun,))
+        thread.start()
+        wait_until(lambda: bool(slow.received), 20, "the first object")
+        while thread.is_alive():
+            second.run_once(datetime.now(UTC))
+            time.sleep(0.1)
+        thread.join()
+    assert sorted(slow.received) == sorted(o.sop_instance_uid for o in objects)
+    assert {d.state for d in deliveries(database)} == {DeliveryState.CONFIRMED}
+    assert [d.attempts for d in deliveries(database)] == [1, 1]
+
+
+def test_what_a_killed_deliverer_held_is_due_again_after_its_lease(
+    tmp_path: Path, database: sessionmaker[Session]
+) -> None:
+    with database.begin() as session:
+        queue.claim_deliveries(session, "killed", NOW, deliverer_module.LEASE)
+    with SmallPACS(tmp_path / "pacs", "ORTHANC") as small:
+        duty = deliverer(tmp_path, database, small.port, commitment=False)
+        assert duty.run_once(NOW + deliverer_module.LEASE / 2) == 0
+        assert duty.run_once(NOW + 2 * deliverer_module.LEASE) > 0
+    assert {d.state for d in deliveries(database)} == {DeliveryState.CONFIRMED}
+
+
+def test_results_superseded_while_they_wait_for_their_turn_are_not_sent(
+    tmp_path: Path, database: sessionmaker[Session], objects: tuple[ResultFile, ...]
+) -> None:
+    """The one that is on its way arrives; the other, under the same lease, is cancelled."""
+    with SlowPACS(tmp_path / "pacs", "ORTHANC", seconds=1.0) as slow:
+        duty = deliverer(tmp_path, database, slow.port, commitment=False)
+        thread = threading.Thread(target=duty.run_once, args=(datetime.now(UTC),))
+        thread.start()
+        wait_until(lambda: bool(slow.received), 20, "the first object")
+        with database.begin() as session:
+            job = session.query(Job).one()
+            queue.supersede(session, job, now=NOW, actor="test", reason="Version 2 of the study is ready.")
+        thread.join()
+        assert slow.received == [objects[0].sop_instance_uid]
+    first, second = deliveries(database)
+    assert first.state == DeliveryState.CONFIRMED
+    assert (second.state, second.reason) == (DeliveryState.CANCELLED, "Version 2 of the study is ready.")
+
+
+def test_a_slow_destination_is_served_beside_the_others(
+    tmp_path: Path, database: sessionmaker[Session], objects: tuple[ResultFile, ...]
+) -> None:
+    """A deliverer of one destination leaves the others alone."""
+    with database.begin() as session:
+        for row in session.query(Delivery).all():
+            other = Delivery(result_object_id=row.result_object_id, destination="research", available_at=NOW)
+            session.add(other)
+    with SmallPACS(tmp_path / "pacs", "ORTHANC") as small:
+        settings = Settings.model_validate(
+            {
+                "site": {"data": tmp_path / "data"},
+                "destinations": [
+                    {"name": name, "port": small.port, "ae_title": "ORTHANC", "commitment": False}
+                    for name in ("pacs", "research")
+                ],
+            }
+        )
+        Deliverer(settings, database, "test", destination="research").run_once(NOW)
+    states = [(d.destination, d.state) for d in deliveries(database)]
+    assert states == 2 * [("pacs", DeliveryState.PENDING)] + 2 * [("research", DeliveryState.CONFIRMED)]
 
 
 def test_a_destination_that_left_the_configuration_is_for_a_person(
