@@ -11,6 +11,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 Item = TypeVar("Item")
 
 
+def is_shown() -> bool:
+    """Return whether somebody sees the bars."""
+    return Console(stderr=True).is_terminal
+
+
 def progress() -> Progress:
     """Return a display of bars that stays silent when standard error is no terminal."""
     console = Console(stderr=True)

@@ -9,9 +9,9 @@ from __future__ import annotations
 import difflib
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from voxtrial.daemon.errors import Misconfigured
@@ -93,12 +93,26 @@ class QuietRule(_Section):
 
 
 class QueryPeer(_Section):
-    """The PACS that is asked how many instances a study has."""
+    """The PACS that is asked which instances a study has: a DICOM node, or a DICOMweb URL."""
 
-    host: str = Field(description="Address of the PACS.")
-    port: Port = Field(description="DICOM port of the PACS.")
-    ae_title: AETitle = Field(description="AE title of the PACS.")
-    retrieve: Literal["move", "get", "none"] = Field("get", description="How missing instances are fetched.")
+    url: str = Field(
+        "", description="Base URL of the PACS's DICOMweb services, instead of host and AE title."
+    )
+    host: str = Field("", description="Address of the PACS.")
+    port: Port = Field(104, description="DICOM port of the PACS.")
+    ae_title: str = Field("", max_length=16, description="AE title of the PACS.")
+    retrieve: Literal["move", "get", "none"] = Field(
+        "get", description="How missing instances are fetched; by DICOMweb, get means WADO-RS."
+    )
+    tls: TLS | None = Field(None, description="Certificates for TLS to the PACS.")
+
+    @model_validator(mode="after")
+    def _is_one_of_both(self) -> Self:
+        if bool(self.url) == bool(self.host and self.ae_title):
+            raise ValueError("needs either url, or host, port and ae_title")
+        if self.url and self.retrieve == "move":
+            raise ValueError("cannot move by DICOMweb: retrieve is get or none")
+        return self
 
 
 class Completeness(_Section):
@@ -165,6 +179,7 @@ class Compute(_Section):
     retry_seconds: float = Field(
         15.0, gt=0, description="Wait before the second attempt; it doubles with every further one."
     )
+    longest_retry_seconds: float = Field(1800.0, gt=0, description="Longest wait between two attempts.")
     maximum_attempts: int = Field(5, ge=1, description="Attempts before a job is DEAD.")
     maximum_age_hours: float = Field(72.0, gt=0, description="Age after which a job is not retried any more.")
 
@@ -186,6 +201,9 @@ class Web(_Section):
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: Port = Field(8080, description="TCP port; 0 takes a free one and prints it.")
     enabled: bool = Field(True, description="Whether `serve` starts the web server.")
+    tls: TLS | None = Field(
+        None, description="Certificates for HTTPS; clients must present one too. Absent: plain HTTP."
+    )
 
 
 class Settings(BaseSettings):

@@ -43,7 +43,7 @@ class StudyVersion(Base):
     rule: Mapped[str] = mapped_column(String(64), default="")
     """Rule that refused, as in ``errors.Refused.rule``; empty otherwise."""
     basis: Mapped[str] = mapped_column(String(32), default="")
-    """What completeness rests on: ``quiet``, ``c-find``, ``cap``, ``import``."""
+    """What completeness rests on: ``quiet``, ``c-find``, ``qido``, ``cap``, ``import``."""
     instances: Mapped[int] = mapped_column(default=0)
     """Instances of this version, predecessors' included; written when it closes."""
     expected_instances: Mapped[int | None]

@@ -10,7 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
@@ -26,7 +26,19 @@ class Server:
     """A running server."""
 
     folder: Path
-    process: subprocess.Popen[bytes]
+    command: list[str | Path]
+    process: subprocess.Popen[bytes] = field(init=False)
+
+    def start(self) -> None:
+        """Start, and return when it answers; after a crash it recovers first."""
+        with (self.folder / "log").open("ab") as log:
+            self.process = subprocess.Popen(self.command, cwd="/", stdout=log, stderr=log)
+        _wait_until_it_answers(self)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop: SIGINT disconnects clients and writes everything, SIGQUIT is a crash."""
+        self.process.send_signal(how)
+        self.process.wait(START_SECONDS)
 
     def __post_init__(self) -> None:
         self._numbers = count(1)
@@ -71,26 +83,13 @@ def running(*settings: str) -> Iterator[Server]:
             *settings,
         ]
         arguments = [part for option in options for part in ("-c", option.replace("'", ""))]
-        with (folder / "log").open("wb") as log:
-            with_parent = [
-                "setpriv",
-                "--pdeathsig",
-                "INT",
-                *as_user[1:],
-            ]  # a killed test leaves no server behind
-            process = subprocess.Popen(
-                [*with_parent, programs() / "postgres", "-D", data, *arguments],
-                cwd="/",
-                stdout=log,
-                stderr=log,
-            )
+        with_parent = ["setpriv", "--pdeathsig", "INT", *as_user[1:]]  # a killed test leaves no server behind
+        server = Server(folder, [*with_parent, programs() / "postgres", "-D", data, *arguments])
         try:
-            server = Server(folder, process)
-            _wait_until_it_answers(server)
+            server.start()
             yield server
         finally:
-            process.send_signal(signal.SIGINT)  # fast shutdown: disconnect clients, then stop
-            process.wait(START_SECONDS)
+            server.stop()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

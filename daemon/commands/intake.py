@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from voxtrial.daemon.network.archives import Archive
     from voxtrial.daemon.network.importing import Imported
     from voxtrial.daemon.network.intake import Intake
-    from voxtrial.daemon.network.pulling import Archive, Pulled
+    from voxtrial.daemon.network.pulling import Pulled
     from voxtrial.daemon.settings import Settings
 
 Config = Annotated[
@@ -45,14 +47,19 @@ def import_studies(
     """Take in studies from disk, through the same store as the listener.
 
     What is stored already is only read, so an import that was interrupted is simply started again. Files that
-    are no DICOM objects are counted; objects that are refused are listed, and the exit status is 1.
+    are no DICOM objects are counted; objects that are refused are listed, and the exit status is 1. A running
+    daemon (`voxtrial serve`) closes the studies and goes on from there.
     """
+    from voxtrial.daemon.errors import Misconfigured
     from voxtrial.daemon.network.importing import Imported, import_source, sources
-    from voxtrial.daemon.progress import bar
+    from voxtrial.daemon.progress import bar, is_shown
 
+    for path in paths:
+        if not path.exists():
+            raise Misconfigured(f"There is no file or folder {path}; nothing was imported.")
     result = Imported()
     with _store(config) as (_, intake):
-        total = sum(1 for path in paths for _ in sources(path, Imported()))
+        total = sum(1 for path in paths for _ in sources(path, Imported())) if is_shown() else None
         found = (source for path in paths for source in sources(path, result))
         for source in bar(found, "Import", total=total):
             import_source(source, intake, result, calling_ae=calling_ae)
@@ -99,12 +106,15 @@ def pull(
     if by not in ("get", "move"):
         raise Misconfigured(f"--by {by} is unknown; write get or move.")
     with _store(config) as (settings, intake), progress() as display:
-        task = display.add_task("Pull", total=None)
-
-        def on_study(_study: str, _fetched: int, _missing: int) -> None:
-            display.advance(task)
-
         archive = _archive(source, settings, intake, by)
+        task = display.add_task("Pull", total=None)
+        came = 0
+
+        def on_study(_study: str, fetched: int, _missing: int) -> None:
+            nonlocal came
+            came += fetched
+            display.update(task, advance=1, description=f"Pull: {came} instances; studies")
+
         result = run_pull(queries, archive, intake.ledger.engine, pause_seconds=pause, on_study=on_study)
     _tell_pulled(result, as_json=as_json)
     if result.failed or result.missing or result.not_found:
@@ -113,41 +123,48 @@ def pull(
 
 @contextmanager
 def _store(config: Path | None) -> Iterator[tuple[Settings, Intake]]:
-    """Open the site's store; its database gets its tables when it has none."""
+    """Open the site's store; its database gets its tables, and what a killed run left is swept."""
+    from voxtrial.daemon.commands.site import database
     from voxtrial.daemon.network.intake import intake_of
-    from voxtrial.daemon.settings import load
-    from voxtrial.db.engine import connect
-    from voxtrial.db.migrate import upgrade
+    from voxtrial.daemon.network.sweep import sweep
 
-    settings = load(config)
-    engine = connect(settings.database_url)
-    upgrade(engine)
-    intake = intake_of(settings, engine)
-    try:
-        yield settings, intake
-    finally:
-        intake.ledger.close()
-        engine.dispose()
+    logging.getLogger("voxtrial").addHandler(logging.NullHandler())  # what is refused is in the result
+    with database(config, upgrade=True) as (settings, engine):
+        intake = intake_of(settings, engine)
+        sweep(intake.spool, intake.ledger)
+        try:
+            yield settings, intake
+        finally:
+            intake.ledger.close()
 
 
 def _archive(source: str, settings: Settings, intake: Intake, by: str) -> Archive:
+    from voxtrial.daemon.errors import Misconfigured
     from voxtrial.daemon.network.address import peer_of
+    from voxtrial.daemon.network.archives import MOVE_PATIENCE_SECONDS, DimsePACS, archive_of
     from voxtrial.daemon.network.dicomweb import WebPACS
-    from voxtrial.daemon.network.pulling import DimsePACS
-    from voxtrial.daemon.network.scu import Peer
 
+    ae_title = settings.listener.ae_title
+    query = settings.completeness.query
     if source.startswith(("http://", "https://")):
         return WebPACS(source, intake)
-    query = settings.completeness.query
-    peer = Peer(query.host, query.port, query.ae_title) if query and not source else peer_of(source, settings)
-    return DimsePACS(peer, intake, by, settings.listener.ae_title)
+    if not source and not query:
+        raise Misconfigured(
+            "Say where from: --from AE_TITLE@HOST:PORT, or a DICOMweb URL, or put the PACS into "
+            "[completeness.query]."
+        )
+    if query and not source:
+        how = "move" if by == "move" else "get"
+        asked = query.model_copy(update={"retrieve": how})
+        return archive_of(asked, intake, ae_title=ae_title, patience_seconds=MOVE_PATIENCE_SECONDS)
+    return DimsePACS(peer_of(source, settings), intake, by, ae_title)
 
 
 def _tell_imported(result: Imported, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(asdict(result), indent=2))
         return
-    typer.echo(f"{result.new} new, {result.known} known before, {len(result.refused)} refused.")
+    typer.echo(f"{result.new} new instances, {result.known} known before, {len(result.refused)} refused.")
     for reason, count in result.skipped.items():
         typer.echo(f"{count} skipped: {reason}")
     _list((f"{name}: {reason}" for name, reason in result.refused), len(result.refused))
@@ -157,9 +174,11 @@ def _tell_pulled(result: Pulled, *, as_json: bool) -> None:
     if as_json:
         typer.echo(json.dumps(asdict(result), indent=2))
         return
+    from voxtrial.daemon.network.pulling import written
+
     typer.echo(f"{result.studies} studies: {result.fetched} instances fetched, {result.known} known before.")
     for keys in result.not_found:
-        typer.echo(f"not found: {keys}", err=True)
+        typer.echo(f"not found: {written(keys)}", err=True)
     _list((f"{study}: {reason}" for study, reason in result.failed.items()), len(result.failed))
     _list(
         (f"{study}: {count} instances did not come" for study, count in result.missing.items()),

@@ -28,16 +28,11 @@ def listen(config: Config = None) -> None:
     bytes are on disk and its row is committed; at the start, files and rows are brought together.
     """
     from voxtrial.daemon import logs
+    from voxtrial.daemon.commands.site import database
     from voxtrial.daemon.network import prefork
-    from voxtrial.daemon.settings import load
-    from voxtrial.db.engine import connect
-    from voxtrial.db.migrate import upgrade
 
-    settings = load(config)
-    logs.configure()
-    engine = connect(settings.database_url)
-    upgrade(engine)
-    engine.dispose()
+    with database(config, upgrade=True) as (settings, _):
+        logs.configure()
 
     def say(port: int, tls_port: int | None) -> None:
         ready = {"listening": settings.listener.host, "port": port, "tls_port": tls_port}
@@ -64,18 +59,18 @@ def echo(
 def web(config: Config = None) -> None:
     """Receive studies by DICOMweb: STOW-RS at /studies, and /health, until SIGTERM or Ctrl-C.
 
-    Bound to loopback unless web.host says otherwise; then the addresses of listener.accept may store.
+    Bound to loopback unless web.host says otherwise; then the addresses of listener.accept may store. With
+    [web.tls] it speaks HTTPS, and only to clients with a certificate of its CA.
     """
-    import uvicorn
-
     from voxtrial.daemon import logs
-    from voxtrial.daemon.network.server import listening_socket
     from voxtrial.daemon.settings import load
-    from voxtrial.daemon.web.app import create_app
+    from voxtrial.daemon.web import server
 
     settings = load(config)
     logs.configure()
-    listening = listening_socket(settings.web.host, settings.web.port)
-    typer.echo(json.dumps({"web": settings.web.host, "port": listening.getsockname()[1]}))
-    server = uvicorn.Server(uvicorn.Config(create_app(settings), log_config=None, access_log=False))
-    server.run(sockets=[listening])
+
+    def say(port: int) -> None:
+        scheme = "https" if settings.web.tls else "http"
+        typer.echo(json.dumps({"web": settings.web.host, "port": port, "scheme": scheme}))
+
+    server.run(settings, say)

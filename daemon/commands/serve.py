@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from voxtrial.daemon.commands.site import ConfigFile
+from voxtrial.daemon.commands.site import ConfigFile, database
 
 config_group = typer.Typer(no_args_is_help=True, help="The configuration file.")
 
@@ -24,15 +24,9 @@ def serve(config: ConfigFile = None) -> None:
     It may be killed at any moment: what it acknowledged is on disk, what is to be done is in the database.
     """
     from voxtrial.daemon import logs, supervisor
-    from voxtrial.daemon.settings import load
-    from voxtrial.db.engine import connect
-    from voxtrial.db.migrate import upgrade
 
-    settings = load(config)
-    logs.configure()
-    engine = connect(settings.database_url)
-    upgrade(engine)
-    engine.dispose()
+    with database(config, upgrade=True) as (settings, _):
+        logs.configure()
     roles = ["listen", "tend"]
     if settings.compute.workers:
         roles.append("work")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import getpass
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from sqlalchemy.orm import Session
 
     from voxtrial.daemon.settings import Settings
+    from voxtrial.db.waiting import Why
 
+Changed = TypeVar("Changed")
 ConfigFile = Annotated[
     Path | None,
     typer.Option("--config", help="Configuration file; without it: the defaults.", dir_okay=False),
@@ -28,13 +30,20 @@ Reason = Annotated[str, typer.Option(help="Why; kept with the event.")]
 
 
 @contextmanager
-def database(config: Path | None, *, pre_ping: bool = True) -> Iterator[tuple[Settings, Engine]]:
+def database(
+    config: Path | None, *, pre_ping: bool = True, upgrade: bool = False
+) -> Iterator[tuple[Settings, Engine]]:
     """Open the site's database, whose schema must be that of this version; see ``db.engine.connect``.
+
+    Parameters
+    ----------
+    upgrade
+        Bring an older schema, or an empty database, to this version first.
 
     Raises
     ------
     Misconfigured
-        The schema is older or newer.
+        The schema is older or newer, or the data folder cannot be made.
     Retryable
         The database is out of reach.
     """
@@ -46,9 +55,12 @@ def database(config: Path | None, *, pre_ping: bool = True) -> Iterator[tuple[Se
     from voxtrial.db.engine import connect
 
     settings = load(config)
-    engine = connect(settings.database_url, pre_ping=pre_ping)
     try:
-        migrate.check(engine)
+        engine = connect(settings.database_url, pre_ping=pre_ping)
+    except OSError as error:
+        raise Misconfigured(f"Cannot make {error.filename}: {error.strerror}; check [site] data.") from error
+    try:
+        (migrate.upgrade if upgrade else migrate.check)(engine)
         yield settings, engine
     except (migrate.NewerSchema, migrate.OlderSchema) as error:
         raise Misconfigured(str(error)) from error
@@ -96,6 +108,30 @@ def changing(config: Path | None, action: str, subject: str) -> Iterator[Session
             raise VoxtrialError(f"There is no {subject}; list them with: voxtrial {plural} list.") from error
         except ForbiddenTransition as error:
             raise VoxtrialError(f"{subject.capitalize()}: {error}.") from error
+
+
+def change_each(
+    config: Path | None,
+    verb: str,
+    kind: str,
+    numbers: Iterable[int],
+    change: Callable[[Session, int], Changed],
+) -> list[Changed]:
+    """Change rows one by one, each in a transaction with a row in the audit trail; see ``changing``."""
+    changed = []
+    for number in numbers:
+        with changing(config, f"{verb} {kind}", f"{kind} {number}") as session:
+            changed.append(change(session, number))
+    return changed
+
+
+def why(session: Session) -> Why:
+    """Return who says why the jobs of a listing are where they are, as of now."""
+    from voxtrial.daemon.scheduler import may_start
+    from voxtrial.db.base import utc_now
+    from voxtrial.db.waiting import Why
+
+    return Why(session, now=utc_now(), is_open=may_start)
 
 
 def user() -> str:

@@ -23,6 +23,16 @@ _STATUS_TEXT = {
     StoreStatus.CONFLICT: "Another object is stored under this SOP Instance UID; both are kept apart.",
 }
 
+_STOW_STATUS = [
+    ("200", "All instances are stored."),
+    ("202", "Some are stored; the others are listed with their failure reasons."),
+    ("400", "The body is damaged or empty, or the path names no study."),
+    ("403", "The address may not store."),
+    ("409", "No instance is stored; the failure reasons are listed."),
+    ("415", "Another media type."),
+    ("503", "Disk below its watermark or full, or no database: try again."),
+]
+
 
 def statement(settings: Settings) -> str:
     """Return the statement as Markdown for one configuration."""
@@ -40,6 +50,8 @@ def statement(settings: Settings) -> str:
                 ("Storage", "yes: own objects", "yes"),
                 ("Storage Commitment Push Model", "yes", "no"),
                 ("Query/Retrieve, Study Root: FIND, GET, MOVE", "yes", "no"),
+                ("Store transaction (STOW-RS, PS3.18 10.5)", "no", "yes"),
+                ("Search and Retrieve transactions (QIDO-RS, WADO-RS)", "yes", "no"),
             ],
         ),
         "## 2 Application entity\n",
@@ -69,6 +81,19 @@ def statement(settings: Settings) -> str:
         _classes(contexts.TRANSFER_SYNTAXES),
         "### 3.3 C-STORE status codes\n",
         _table(("Code", "Meaning"), [(f"{status.value:04X}", text) for status, text in _STATUS_TEXT.items()]),
+        "### 3.4 STOW-RS\n",
+        "Instances are stored at `/studies` and `/studies/{study}`, as "
+        '`multipart/related; type="application/dicom"`, each part a PS3.10 file; the failure reasons are the '
+        "status codes above.\n",
+        _table(
+            ("Parameter", "Value"),
+            [
+                ("Port", str(settings.web.port) if settings.web.enabled else "not served"),
+                ("Scheme", "HTTPS, mutual authentication" if settings.web.tls else "HTTP"),
+                ("Accepted callers", "loopback, and addresses of the accepted callers"),
+            ],
+        ),
+        _table(("HTTP status", "Meaning"), _STOW_STATUS),
         "## 4 Association initiation\n",
         "Objects are sent in the transfer syntax in which they are stored "
         f"({UID(ExplicitVRLittleEndian).name}), else in Implicit VR Little Endian; each is a context of its "
@@ -80,6 +105,9 @@ def statement(settings: Settings) -> str:
             ("Name", "AE title", "Commitment", "Read-back"),
             [(d.name, d.ae_title, _yes(d.commitment), _yes(d.read_back)) for d in settings.destinations],
         ),
+        "Whether a study is complete is asked by C-FIND at study, series and image level, or by QIDO-RS; "
+        "missing instances are fetched by C-GET, C-MOVE, or WADO-RS in the transfer syntax in which they are "
+        f"stored. Configured: {_query_peer(settings)}.\n",
         "## 5 Objects created\n",
         "Segmentation: BINARY, frames without a segment omitted, on the planes and in the frame of reference "
         "of the source series, one segment a finding with tracking UID and algorithm identification. "
@@ -92,9 +120,17 @@ def statement(settings: Settings) -> str:
         "## 7 Security\n",
         "TLS by BCP 195 (PS3.15 B.9 and later): version 1.2 or newer, mutual authentication, cipher suites "
         f"for TLS 1.2: {', '.join(tls.TLS_1_2_CIPHERS.split(':'))}.\n",
-        "Every refused association is a row of the audit trail with its reason.\n",
+        "Every refused association, request and TLS handshake, and every SOP class that is proposed in vain, "
+        "is a row of the audit trail with its reason.\n",
     ]
     return "\n".join(sections)
+
+
+def _query_peer(settings: Settings) -> str:
+    peer = settings.completeness.query
+    if peer is None:
+        return "none"
+    return peer.url or f"{peer.ae_title}, {peer.retrieve}"
 
 
 def _classes(uids: Iterable[UID | str]) -> str:

@@ -161,6 +161,24 @@ def as_requested(
     return [_context(name, tuple(syntaxes)) for name, syntaxes in preferred.items() if syntaxes]
 
 
+def not_taken(
+    requested: Iterable[PresentationContext],
+    chosen: Iterable[PresentationContext],
+    supported: dict[str, tuple[UID, ...]],
+) -> list[str]:
+    """Return in words what was proposed in vain: SOP classes, or all syntaxes of one that we know."""
+    taken = {str(context.abstract_syntax) for context in chosen}
+    refused: dict[str, list[str]] = {}
+    for proposed in requested:
+        name = str(proposed.abstract_syntax)
+        if name not in taken:
+            refused.setdefault(name, []).extend(syntax.name for syntax in proposed.transfer_syntax)
+    return [
+        UID(name).name + (f" in {', '.join(dict.fromkeys(syntaxes))}" if name in supported else "")
+        for name, syntaxes in refused.items()
+    ]
+
+
 @lru_cache(maxsize=1024)
 def _context(abstract_syntax: str, syntaxes: tuple[UID, ...]) -> PresentationContext:
     """Return a context that associations share: they only read it, and pynetdicom checks UIDs slowly."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import lzma
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ from voxtrial.db.studies import Instance
 
 HEAD_BYTES = 1 << 16
 """Read first, to learn whose object it is."""
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 MAXIMUM_ENTRIES = 1_000_000
 MAXIMUM_ENTRY_BYTES = 8 << 30
 MAXIMUM_EXPANSION = 200
@@ -66,11 +68,16 @@ class Imported:
     skipped: dict[str, int] = field(default_factory=dict)
     """Files that are no object, by reason."""
 
+    def skip(self, reason: str) -> None:
+        """Count a file that is no object."""
+        self.skipped[reason] = self.skipped.get(reason, 0) + 1
+
 
 def sources(path: Path, result: Imported) -> Iterator[Source]:
     """Yield what ``path`` offers: a file, a folder to any depth, a DICOMDIR's files, a zip's entries.
 
-    Archives that cannot be taken as a whole are refused in ``result``.
+    Links to files are followed, links to folders are not. Folders that cannot be read, and archives that
+    cannot be taken as a whole, are refused in ``result``.
 
     Raises
     ------
@@ -78,9 +85,7 @@ def sources(path: Path, result: Imported) -> Iterator[Source]:
         There is no such file or folder.
     """
     if path.is_dir():
-        for child in sorted(path.rglob("*")):
-            if child.is_file() and not child.is_symlink():
-                yield from _of_file(child, result)
+        yield from _of_folder(path, result)
     elif not path.is_file():
         raise Misconfigured(f"There is no file or folder {path}.")
     elif path.name.upper() == "DICOMDIR":
@@ -94,10 +99,12 @@ def import_source(source: Source, intake: Intake, result: Imported, *, calling_a
     try:
         answer = _take(source, intake, Origin(calling_ae=calling_ae, peer_address="disk"))
     except InvalidDicomError as error:
-        reason = str(error)
-        result.skipped[reason] = result.skipped.get(reason, 0) + 1
+        if source.name.lower().endswith(ARCHIVES):
+            result.refused.append((source.name, "an archive that is not opened here; unpack it first"))
+        else:
+            result.skip(str(error))
     except UNREADABLE as error:
-        result.refused.append((source.name, str(error)))
+        result.refused.append((source.name, _said(error)))
     else:
         if answer.status is not StoreStatus.SUCCESS:
             result.refused.append((source.name, f"{answer.status:04X} {answer.comment}"))
@@ -200,6 +207,23 @@ def _stored_digest(intake: Intake, sop_instance_uid: str) -> str | None:
         return connection.execute(query).scalar()
 
 
+def _of_folder(path: Path, result: Imported) -> Iterator[Source]:
+    def refuse(error: OSError) -> None:
+        result.refused.append((str(error.filename), _said(error)))
+
+    for folder, subfolders, names in os.walk(path, onerror=refuse):
+        subfolders.sort()
+        for name in subfolders:
+            if Path(folder, name).is_symlink():
+                result.skip("a link to a folder")
+        for name in sorted(names):
+            child = Path(folder, name)
+            if child.is_file():
+                yield from _of_file(child, result)
+            else:
+                result.skip("a broken link" if child.is_symlink() else "no file")
+
+
 def _of_file(path: Path, result: Imported) -> Iterator[Source]:
     if zipfile.is_zipfile(path):
         yield from _of_archive(path, result)
@@ -222,7 +246,16 @@ def _of_archive(path: Path, result: Imported) -> Iterator[Source]:
             for entry in entries:
                 yield Source(f"{path}:{entry.filename}", partial(archive.open, entry))
     except UNREADABLE as error:
-        result.refused.append((str(path), str(error)))
+        result.refused.append((str(path), _said(error)))
+
+
+def _said(error: Exception) -> str:
+    """Return an error in words: without the number of the system, and with what to do where we know it."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    if "password required" in str(error):
+        return "encrypted; unpack it first"
+    return str(error)
 
 
 def _distrust(entries: list[zipfile.ZipInfo], packed: int) -> str:
@@ -242,7 +275,7 @@ def _of_directory(path: Path, result: Imported) -> Iterator[Source]:
     try:
         records = dcmread(path).get("DirectoryRecordSequence") or ()
     except (InvalidDicomError, OSError) as error:
-        result.refused.append((str(path), str(error)))
+        result.refused.append((str(path), _said(error)))
         return
     root = path.parent.resolve()
     for record in records:
@@ -250,10 +283,21 @@ def _of_directory(path: Path, result: Imported) -> Iterator[Source]:
         if not name:
             continue
         parts = [name] if isinstance(name, str) else list(name)
-        target = root.joinpath(*parts).resolve()
+        target = _listed(root, parts).resolve()
         if not target.is_relative_to(root):
             result.refused.append((str(target), "the DICOMDIR points outside its folder"))
         elif not target.is_file():
             result.refused.append((str(target), "the DICOMDIR names it, but it is missing"))
         else:
             yield Source(str(target), _reader(target))
+
+
+def _listed(root: Path, parts: list[str]) -> Path:
+    """Return the file that a DICOMDIR means: a mounted CD may show its capital letters as small ones."""
+    target = root
+    for part in parts:
+        exact = target / part
+        if not exact.exists() and target.is_dir():
+            exact = next((c for c in target.iterdir() if c.name.lower() == part.lower()), exact)
+        target = exact
+    return target

@@ -3,37 +3,17 @@
 from __future__ import annotations
 
 import csv
+import difflib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
-from pydicom.datadict import tag_for_keyword
-from sqlalchemy import Engine, select
+from pydicom.datadict import keyword_dict, tag_for_keyword
+from sqlalchemy import Engine
 
 from voxtrial.daemon.errors import Fatal, Misconfigured, Retryable
-from voxtrial.daemon.network import query
-from voxtrial.daemon.network.intake import Intake
-from voxtrial.daemon.network.scu import Peer
-from voxtrial.db.studies import Instance
-
-Keys = Mapping[str, str]
-MOVE_PATIENCE_SECONDS = 60.0
-"""How long objects of a C-MOVE may take to arrive after the PACS has answered."""
-
-
-class Archive(Protocol):
-    """Where studies are fetched from."""
-
-    def studies(self, keys: Keys) -> list[str]:
-        """Return the Study Instance UIDs that match."""
-
-    def instances(self, study_instance_uid: str) -> dict[str, str]:
-        """Return the series of every instance, by SOP Instance UID."""
-
-    def fetch(self, study_instance_uid: str, missing: Mapping[str, str]) -> None:
-        """Bring ``missing`` instances, given as ``instances`` does, into the store."""
+from voxtrial.daemon.network.archives import Archive, Keys, held
 
 
 @dataclass
@@ -50,49 +30,6 @@ class Pulled:
     """Queries that nothing matched."""
     failed: dict[str, str] = field(default_factory=dict)
     """Reason by study or query."""
-
-
-@dataclass(frozen=True)
-class DimsePACS:
-    """A PACS by C-FIND, and C-GET or C-MOVE.
-
-    Parameters
-    ----------
-    how
-        ``get``: objects come on our own association; ``move``: they come to the listener, which must run and
-        be known to the PACS.
-    """
-
-    peer: Peer
-    intake: Intake
-    how: str
-    ae_title: str
-
-    def studies(self, keys: Keys) -> list[str]:
-        """Return the Study Instance UIDs that match."""
-        found = query.find("STUDY", {"StudyInstanceUID": "", **keys}, self.peer, ae_title=self.ae_title)
-        return [str(match.StudyInstanceUID) for match in found]
-
-    def instances(self, study_instance_uid: str) -> dict[str, str]:
-        """Return the series of every instance, by SOP Instance UID."""
-        return query.instance_uids(study_instance_uid, self.peer, ae_title=self.ae_title)
-
-    def fetch(self, study_instance_uid: str, missing: Mapping[str, str]) -> None:
-        """Bring what is missing, in requests of at most 100 instances of a series."""
-        for keys in query.by_instance(study_instance_uid, missing):
-            if self.how == "move":
-                query.move(keys, self.peer, self.ae_title, ae_title=self.ae_title)
-            else:
-                into = query.into_store(self.intake)
-                query.retrieve(keys, self.peer, into, ae_title=self.ae_title)
-        if self.how == "move":
-            self._await(missing)
-
-    def _await(self, missing: Mapping[str, str]) -> None:
-        """Wait for the objects at the listener: some archives answer a C-MOVE before they have sent."""
-        deadline = time.monotonic() + MOVE_PATIENCE_SECONDS
-        while missing.keys() - held(self.intake.ledger.engine, missing) and time.monotonic() < deadline:
-            time.sleep(0.2)
 
 
 def pull(
@@ -118,7 +55,7 @@ def pull(
         try:
             studies = archive.studies(keys)
         except (Fatal, Retryable) as error:
-            result.failed[str(dict(keys))] = str(error)
+            result.failed[written(keys)] = str(error)
             continue
         if not studies:
             result.not_found.append(dict(keys))
@@ -152,25 +89,14 @@ def _pull_study(study: str, archive: Archive, engine: Engine, result: Pulled) ->
     return len(now) - len(before), len(wanted) - len(now)
 
 
-def held(engine: Engine, sop_instance_uids: Iterable[str]) -> set[str]:
-    """Return which of the instances have rows."""
-    wanted = list(sop_instance_uids)
-    found: set[str] = set()
-    with engine.connect().execution_options(read_only=True) as connection:
-        for first in range(0, len(wanted), 500):
-            part = wanted[first : first + 500]
-            rows = select(Instance.sop_instance_uid).where(Instance.sop_instance_uid.in_(part))
-            found.update(connection.scalars(rows))
-    return found
-
-
 def parse_keys(arguments: Sequence[str]) -> dict[str, str]:
     """Read ``Keyword=value`` arguments.
 
     Raises
     ------
     Misconfigured
-        An argument is of another form, or its keyword is not in the DICOM dictionary.
+        An argument is of another form, its keyword is not in the DICOM dictionary, or all of them match
+        anything.
     """
     keys = {}
     for argument in arguments:
@@ -178,11 +104,22 @@ def parse_keys(arguments: Sequence[str]) -> dict[str, str]:
         if not equals:
             raise Misconfigured(f"{argument!r} is no key: write Keyword=value, e.g. PatientID=1234.")
         keys[_known(keyword.strip())] = value.strip()
+    if not any(value.strip("*") for value in keys.values()):
+        raise Misconfigured(
+            f"{written(keys)} matches every study of the archive; narrow it, e.g. with StudyDate=20260101-."
+        )
     return keys
+
+
+def written(keys: Keys) -> str:
+    """Return keys as they are written on the command line."""
+    return " ".join(f"{keyword}={value}" for keyword, value in keys.items())
 
 
 def read_worklist(path: Path) -> Iterator[dict[str, str]]:
     """Yield one query a row of a CSV file whose columns are DICOM keywords; empty cells are left out.
+
+    Columns are separated by commas, semicolons or tabs, as spreadsheets write them.
 
     Raises
     ------
@@ -191,7 +128,9 @@ def read_worklist(path: Path) -> Iterator[dict[str, str]]:
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as handle:
-            rows = csv.DictReader(handle)
+            head = handle.readline()
+            handle.seek(0)
+            rows = csv.DictReader(handle, delimiter=max(",;\t", key=head.count))
             columns = [_known(column.strip()) for column in rows.fieldnames or ()]
             for row in rows:
                 values = (str(value or "").strip() for value in row.values())
@@ -204,5 +143,7 @@ def read_worklist(path: Path) -> Iterator[dict[str, str]]:
 
 def _known(keyword: str) -> str:
     if tag_for_keyword(keyword) is None:
-        raise Misconfigured(f"{keyword!r} is no DICOM keyword; write e.g. PatientID or StudyInstanceUID.")
+        nearest = difflib.get_close_matches(keyword, keyword_dict, n=1)
+        hint = f"did you mean {nearest[0]}?" if nearest else "write e.g. PatientID or StudyInstanceUID."
+        raise Misconfigured(f"{keyword!r} is no DICOM keyword; {hint}")
     return keyword

@@ -22,6 +22,7 @@ Receiver = Callable[[Offer, memoryview], Answer]
 """Takes one fetched object, dataset as received, and says what becomes of it."""
 
 PENDING = frozenset({0xFF00, 0xFF01})
+MOVE_DESTINATION_UNKNOWN = 0xA801
 UIDS_PER_REQUEST = 100
 """A list of UIDs in one identifier; some archives cut longer ones."""
 
@@ -69,18 +70,17 @@ def find(level: str, keys: Mapping[str, str], peer: Peer, *, ae_title: str = "VO
     return matches
 
 
-def count_instances(study_instance_uid: str, peer: Peer, *, ae_title: str = "VOXTRIAL") -> int:
-    """Return how many instances of a study the PACS has.
+def count_instances(study_instance_uid: str, peer: Peer, *, ae_title: str = "VOXTRIAL") -> int | None:
+    """Return how many instances the PACS says a study has.
 
-    NumberOfStudyRelatedInstances is optional (PS3.4 C.3.4): where the PACS leaves it out, its instances are
-    listed and counted.
+    NumberOfStudyRelatedInstances is optional (PS3.4 C.3.4): None where the PACS leaves it out.
     """
     keys = {"StudyInstanceUID": study_instance_uid, "NumberOfStudyRelatedInstances": ""}
     for match in find("STUDY", keys, peer, ae_title=ae_title):
         count = match.get("NumberOfStudyRelatedInstances")
         if count is not None:
             return int(count)
-    return len(instance_uids(study_instance_uid, peer, ae_title=ae_title))
+    return None
 
 
 def instance_uids(study_instance_uid: str, peer: Peer, *, ae_title: str = "VOXTRIAL") -> dict[str, str]:
@@ -275,4 +275,5 @@ def _require_success(status: int | None, peer: Peer, service: str) -> None:
     if status is None or status & 0xFF00 == 0xA700:
         answer = "stopped answering" if status is None else f"answered {status:04X}"
         raise Retryable(f"{peer} {answer} to the {service}.")
-    raise Fatal(f"{peer} refused the {service} with status {status:04X}.")
+    advice = "; does it know our AE title as a destination?" if status == MOVE_DESTINATION_UNKNOWN else "."
+    raise Fatal(f"{peer} refused the {service} with status {status:04X}{advice}")

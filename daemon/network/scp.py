@@ -30,6 +30,8 @@ from voxtrial.db.engine import connect
 
 LOGGER = logging.getLogger(__name__)
 DRAIN_SECONDS = 10.0
+MOST_TOLD = 10_000
+"""Callers and SOP classes that are remembered as audited."""
 
 
 class Listener:
@@ -61,6 +63,7 @@ class Listener:
         self._supported = contexts.acceptable()
         self._servers: list[Server] = []
         self._served: set[EventDrivenAssociation] = set()
+        self._told: set[tuple[str, str]] = set()
         self._lock = threading.Lock()
         self.intake: Intake
 
@@ -163,17 +166,26 @@ class Listener:
             return
         requested = association.requestor.primitive.presentation_context_definition_list
         chosen = contexts.as_requested(requested, self._supported)
-        if not chosen:
-            self._audit("none of the proposed SOP classes and transfer syntaxes is accepted", origin)
+        self._tell_not_taken(contexts.not_taken(requested, chosen, self._supported), origin)
         association.acceptor.supported_contexts = chosen
+
+    def _tell_not_taken(self, refused: list[str], origin: Origin) -> None:
+        """Audit what is proposed in vain, once for each caller: it comes with every association."""
+        with self._lock:
+            news = [name for name in refused if (origin.calling_ae, name) not in self._told]
+            if len(self._told) > MOST_TOLD:
+                self._told.clear()
+            self._told.update((origin.calling_ae, name) for name in news)
+        if news:
+            self._audit(f"not accepted: {'; '.join(news)}", origin, action="presentation contexts refused")
 
     def _on_tls_failure(self, address: str, reason: str) -> None:
         self._audit(f"TLS: {reason}", Origin(peer_address=address, called_ae=self._config.ae_title))
 
-    def _audit(self, reason: str, origin: Origin) -> None:
-        LOGGER.warning("association refused", extra={"reason": reason})
+    def _audit(self, reason: str, origin: Origin, *, action: str = "association refused") -> None:
+        LOGGER.warning(action, extra={"reason": reason})
         try:
-            self.intake.ledger.refused(action="association refused", reason=reason, origin=origin)
+            self.intake.ledger.refused(action=action, reason=reason, origin=origin)
         except SQLAlchemyError:
             LOGGER.exception("refusal not audited")
 

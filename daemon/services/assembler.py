@@ -16,16 +16,16 @@ from typing import TYPE_CHECKING
 from sqlalchemy import ColumnElement, Engine, select
 from sqlalchemy.orm import Session
 
-from voxtrial.daemon.errors import Misconfigured, Refused, VoxtrialError
-from voxtrial.daemon.network import query
-from voxtrial.daemon.network.intake import Intake, intake_of
-from voxtrial.daemon.network.scu import Peer
+from voxtrial.daemon.errors import Misconfigured, Refused, Retryable, VoxtrialError
+from voxtrial.daemon.network.archives import Archive, archive_of, held
+from voxtrial.daemon.network.intake import intake_of
 from voxtrial.daemon.services import gate
 from voxtrial.daemon.services.completeness import (
     Decision,
     Open,
     is_capped,
     is_quiet,
+    quiet_period,
     unreachable,
     with_peer,
     without_peer,
@@ -45,6 +45,8 @@ LOGGER = logging.getLogger(__name__)
 ACTOR = "assembler"
 PRIORITIES = {"urgent": 0, "routine": 1, "batch": 2}
 GATE_ERROR = "gate_error"
+MOVE_PATIENCE_SECONDS = 1.0
+"""The other studies wait meanwhile; what comes later is counted when the study is quiet again."""
 
 
 @dataclass
@@ -71,7 +73,9 @@ class Assembler:
 
     settings: Settings
     engine: Engine
-    _intake: Intake | None = field(default=None, init=False)
+    _archive: Archive | None = field(default=None, init=False)
+    _asked: dict[int, datetime] = field(default_factory=dict, init=False)
+    """When the PACS was asked last, by study version: not more often than once a quiet period."""
 
     def run_once(self, now: datetime) -> Assembled:
         """Move on every study version that is due; one that fails does not hold up the others."""
@@ -84,12 +88,24 @@ class Assembler:
         return result
 
     def _due(self, now: datetime) -> list[Open]:
-        """Return the receiving versions that are quiet or too old."""
+        """Return the receiving versions that are quiet or too old; a PACS is not asked all the time."""
         rules = self.settings.completeness
         with sessions(self.engine)() as session:
             receiving = select(StudyVersion).where(StudyVersion.state == StudyState.RECEIVING.value)
             studies = [_open(session, version) for version in session.scalars(receiving).all()]
-        return [s for s in studies if is_quiet(rules, s, now) or is_capped(rules, s, now)]
+        self._asked = {
+            s.version_id: self._asked[s.version_id] for s in studies if s.version_id in self._asked
+        }
+        return [
+            study
+            for study in studies
+            if is_capped(rules, study, now)
+            or (is_quiet(rules, study, now) and not self._asked_lately(study, now))
+        ]
+
+    def _asked_lately(self, study: Open, now: datetime) -> bool:
+        asked = self._asked.get(study.version_id)
+        return asked is not None and now - asked < quiet_period(self.settings.completeness, study)
 
     def _closed(self) -> Sequence[int]:
         states = (StudyState.CONFIRMED.value, StudyState.ASSUMED.value)
@@ -102,53 +118,64 @@ class Assembler:
         rules = self.settings.completeness
         if rules.query is None:
             return without_peer(rules, study, now)
+        self._asked[study.version_id] = now
         try:
-            at_pacs = self._at_pacs(study.study_instance_uid)
+            archive = self._asked_archive()
+            at_pacs = self._at_pacs(archive, study.study_instance_uid)
             with sessions(self.engine)() as session:
-                held = _uids(session, session.get_one(StudyVersion, study.version_id))
-            decision = with_peer(rules, study, now, held=held, at_pacs=at_pacs.keys())
-            if decision.missing and decision.close is None and rules.query.retrieve != "none":
-                wanted = {uid: at_pacs[uid] for uid in decision.missing}
-                result.fetched += self._fetch(study.study_instance_uid, wanted, rules.query.retrieve)
+                ours = _uids(session, session.get_one(StudyVersion, study.version_id))
+            decision = with_peer(rules, study, now, held=ours, at_pacs=at_pacs.keys(), basis=archive.basis)
         except VoxtrialError as error:
             LOGGER.warning(
                 "completeness not decided", extra={"version": study.version_id, "reason": str(error)}
             )
             return unreachable(rules, study, now, error)
+        if decision.missing and decision.close is None and rules.query.retrieve != "none":
+            wanted = {uid: at_pacs[uid] for uid in decision.missing}
+            result.fetched += self._fetch(archive, study, wanted)
         return decision
 
-    def _at_pacs(self, study_instance_uid: str) -> dict[str, str]:
-        """Return the series of every instance at the PACS, by SOP Instance UID; our results left out."""
-        found = query.instance_uids(
-            study_instance_uid, self._peer(), ae_title=self.settings.listener.ae_title
-        )
+    def _fetch(self, archive: Archive, study: Open, missing: Mapping[str, str]) -> int:
+        """Ask the PACS for what is missing, and count what came; it restarts the quiet period."""
+        try:
+            archive.fetch(study.study_instance_uid, missing)
+        except VoxtrialError as error:
+            LOGGER.warning(
+                "missing instances not fetched", extra={"version": study.version_id, "reason": str(error)}
+            )
+        return len(held(self.engine, missing))
+
+    def _at_pacs(self, archive: Archive, study_instance_uid: str) -> dict[str, str]:
+        """Return the series of every instance at the PACS, by SOP Instance UID; our results left out.
+
+        Raises
+        ------
+        Retryable
+            The PACS says itself that it has more than it lists: it is still filling, or cuts long answers.
+        """
+        listed = archive.instances(study_instance_uid)
+        count = archive.count(study_instance_uid)
+        if count is not None and count > len(listed):
+            raise Retryable(f"The PACS lists {len(listed)} of the {count} instances that it counts.")
         with sessions(self.engine)() as session:
             ours = session.scalars(
                 select(ResultObject.sop_instance_uid).where(
                     ResultObject.study_instance_uid == study_instance_uid
                 )
             ).all()
-        return {uid: series for uid, series in found.items() if uid not in ours}
+        return {uid: series for uid, series in listed.items() if uid not in ours}
 
-    def _fetch(self, study_instance_uid: str, missing: Mapping[str, str], how: str) -> int:
-        """Ask the PACS for what is missing; what arrives restarts the quiet period."""
-        own_title = self.settings.listener.ae_title
-        completed = 0
-        for keys in query.by_instance(study_instance_uid, missing):
-            if how == "move":
-                answer = query.move(keys, self._peer(), own_title, ae_title=own_title)
-            else:
-                if self._intake is None:
-                    self._intake = intake_of(self.settings, self.engine)
-                into = query.into_store(self._intake)
-                answer = query.retrieve(keys, self._peer(), into, ae_title=own_title)
-            completed += answer.completed
-        return completed
-
-    def _peer(self) -> Peer:
+    def _asked_archive(self) -> Archive:
         peer = self.settings.completeness.query
         assert peer is not None
-        return Peer(peer.host, peer.port, peer.ae_title)
+        if self._archive is None:
+            self._archive = archive_of(
+                peer,
+                intake_of(self.settings, self.engine),
+                ae_title=self.settings.listener.ae_title,
+                patience_seconds=MOVE_PATIENCE_SECONDS,
+            )
+        return self._archive
 
     def _apply(self, study: Open, decision: Decision, now: datetime, result: Assembled) -> None:
         with sessions(self.engine)() as session, session.begin():

@@ -69,17 +69,23 @@ def without_peer(rules: Completeness, study: Open, now: datetime) -> Decision:
 
 
 def with_peer(
-    rules: Completeness, study: Open, now: datetime, *, held: Collection[str], at_pacs: Collection[str]
+    rules: Completeness,
+    study: Open,
+    now: datetime,
+    *,
+    held: Collection[str],
+    at_pacs: Collection[str],
+    basis: str = "c-find",
 ) -> Decision:
     """Decide from the SOP Instance UIDs that we hold and that the PACS lists, our own results left out.
 
     The PACS has more: they are missing here. It has fewer: it may be filling still, so the study closes only
-    when its count has stayed the same over two quiet periods.
+    when its count has stayed the same over two quiet periods. ``basis`` says how it was asked.
     """
     missing = tuple(sorted(set(at_pacs) - set(held)))
     expected = len(at_pacs)
     if not missing and expected == len(held):
-        return Decision(close=StudyState.CONFIRMED, basis="c-find", expected=expected)
+        return Decision(close=StudyState.CONFIRMED, basis=basis, expected=expected)
     if is_capped(rules, study, now):
         reason = (
             f"{len(missing)} of {expected} instances that the PACS has did not arrive "

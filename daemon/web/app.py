@@ -13,10 +13,11 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from voxtrial.daemon.network.intake import Intake, intake_of
 from voxtrial.daemon.network.ledger import Origin
+from voxtrial.daemon.network.multipart import MultipartReception, NotMultipart
 from voxtrial.daemon.network.policy import Policy
 from voxtrial.daemon.network.scan import is_uid
 from voxtrial.daemon.settings import Settings
-from voxtrial.daemon.web.stow import NotStow, Stow
+from voxtrial.daemon.web import stow
 from voxtrial.db.engine import connect
 
 CALLING_AE = "STOW-RS"
@@ -68,17 +69,19 @@ async def _stow(
         await run_in_threadpool(intake.ledger.refused, action="request refused", reason=reason, origin=origin)
         raise HTTPException(403, reason)
     try:
-        stow = Stow(content_type, intake, origin, study_instance_uid=study_instance_uid)
-    except NotStow as error:
+        body = MultipartReception(content_type, intake, origin, study_instance_uid=study_instance_uid)
+    except NotMultipart as error:
         raise HTTPException(415, str(error)) from error
     try:
         async for piece in request.stream():
-            await run_in_threadpool(stow.write, piece)
+            await run_in_threadpool(body.write, piece)
     except ValueError as error:
         raise HTTPException(400, f"the multipart body is damaged: {error}") from error
     finally:
-        result = await run_in_threadpool(stow.close)
-    return JSONResponse(result.document(), result.status, media_type="application/dicom+json")
+        received = await run_in_threadpool(body.close)
+    return JSONResponse(
+        stow.response_module(received), stow.http_status(received), media_type="application/dicom+json"
+    )
 
 
 def _health(settings: Settings, engine: Engine) -> dict[str, Any]:

@@ -1,162 +1,38 @@
-"""STOW-RS (PS3.18 10.5): a multipart body taken apart while it arrives, each object through the one intake.
-
-No part is held in memory beyond its first bytes, which say whose object it is.
-"""
+"""The answer to STOW-RS (PS3.18 10.5): what of a request was stored, and what was not, and why."""
 
 from __future__ import annotations
 
-import io
-from dataclasses import dataclass, field
 from typing import Any
 
-from pydicom.errors import InvalidDicomError
-from python_multipart.multipart import MultipartParser, parse_options_header
-
-from voxtrial.daemon.network.importing import HEAD_BYTES, Body
-from voxtrial.daemon.network.intake import Answer, Intake, Offer, Reception
-from voxtrial.daemon.network.ledger import Origin
+from voxtrial.daemon.network.intake import Offer
+from voxtrial.daemon.network.multipart import Received
 from voxtrial.daemon.network.status import StoreStatus
 
-DICOM = b"application/dicom"
-FULL_HEAD = HEAD_BYTES + (1 << 15)
-"""Enough for preamble, file meta group and the head of a dataset."""
-CANNOT_UNDERSTAND = 0xC000
+
+def http_status(received: Received) -> int:
+    """Return the HTTP status (PS3.18 table 10.5.3-1)."""
+    if not received.failed:
+        return 200 if received.stored else 400
+    if received.stored:
+        return 202
+    busy = all(answer.status is StoreStatus.OUT_OF_RESOURCES for _, answer in received.failed)
+    return 503 if busy else 409
 
 
-class NotStow(ValueError):
-    """The request is no STOW-RS request for DICOM objects."""
-
-
-@dataclass
-class Stowed:
-    """Objects of one request, by what became of them."""
-
-    stored: list[Offer] = field(default_factory=list)
-    failed: list[tuple[Offer | None, Answer]] = field(default_factory=list)
-
-    @property
-    def status(self) -> int:
-        """HTTP status (PS3.18 table 10.5.3-1)."""
-        if not self.failed:
-            return 200 if self.stored else 400
-        if self.stored:
-            return 202
-        busy = all(answer.status is StoreStatus.OUT_OF_RESOURCES for _, answer in self.failed)
-        return 503 if busy else 409
-
-    def document(self) -> dict[str, Any]:
-        """Return the Store Instances Response Module (PS3.18 table I.1-1) as DICOM JSON."""
-        body: dict[str, Any] = {}
-        if self.stored:
-            body["00081199"] = {"vr": "SQ", "Value": [_reference(offer) for offer in self.stored]}
-        if self.failed:
-            body["00081198"] = {
-                "vr": "SQ",
-                "Value": [
-                    {**_reference(offer), "00081197": {"vr": "US", "Value": [int(answer.status)]}}
-                    for offer, answer in self.failed
-                ],
-            }
-        return body
-
-
-class Stow:
-    """One request; ``write`` takes its body in pieces of any size.
-
-    Parameters
-    ----------
-    content_type
-        The request's header: ``multipart/related; type="application/dicom"; boundary=...``.
-    study_instance_uid
-        Of the request's path; objects of other studies fail. Empty: any study.
-
-    Raises
-    ------
-    NotStow
-        The content type is another one.
-    """
-
-    def __init__(
-        self, content_type: str, intake: Intake, origin: Origin, *, study_instance_uid: str = ""
-    ) -> None:
-        kind, options = parse_options_header(content_type)
-        boundary = options.get(b"boundary")
-        if kind != b"multipart/related" or options.get(b"type", DICOM) != DICOM or not boundary:
-            raise NotStow('only multipart/related with type="application/dicom" is understood')
-        self.result = Stowed()
-        self._intake = intake
-        self._origin = origin
-        self._study_instance_uid = study_instance_uid
-        self._head = bytearray()
-        self._reception: Reception | None = None
-        self._offer: Offer | None = None
-        self._parser = MultipartParser(
-            boundary,
-            {
-                "on_part_begin": self._begin,
-                "on_part_data": self._data,
-                "on_part_end": self._end,
-            },
-        )
-
-    def write(self, data: bytes) -> None:
-        """Take the next piece of the body.
-
-        Raises
-        ------
-        ValueError
-            The body is no multipart body of this boundary.
-        """
-        self._parser.write(data)
-
-    def close(self) -> Stowed:
-        """End the request; a part that did not end is dropped."""
-        if self._reception is not None:
-            self._reception.abandon()
-            self._reception = None
-        return self.result
-
-    def _begin(self) -> None:
-        self._head.clear()
-        self._offer = self._reception = None
-
-    def _data(self, data: bytes, start: int, end: int) -> None:
-        piece = data[start:end]
-        if self._reception is not None:
-            self._reception.write(piece)
-        elif len(self._head) < FULL_HEAD:
-            self._head += piece
-            if len(self._head) >= FULL_HEAD:
-                self._open()
-
-    def _end(self) -> None:
-        if self._reception is None and len(self._head) < FULL_HEAD:
-            self._open()
-        if self._reception is None:
-            return  # refused when it was opened
-        answer = self._reception.finish()
-        self._reception = None
-        assert self._offer is not None
-        if answer.status is StoreStatus.SUCCESS:
-            self.result.stored.append(self._offer)
-        else:
-            self.result.failed.append((self._offer, answer))
-
-    def _open(self) -> None:
-        """Begin to receive, now that the head is here."""
-        try:
-            body = Body.of(io.BytesIO(self._head))
-            self._offer = body.offer(self._origin)
-        except InvalidDicomError as error:
-            self.result.failed.append((None, Answer(StoreStatus.UNPARSABLE, str(error))))
-            return
-        refusal = None
-        wanted = self._study_instance_uid
-        if wanted and body.study_instance_uid() != wanted:
-            refusal = Answer(StoreStatus.MISMATCH, f"the object is not of study {wanted}")
-        self._reception = self._intake.begin(self._offer, refusal)
-        for piece in body.pieces():
-            self._reception.write(piece)
+def response_module(received: Received) -> dict[str, Any]:
+    """Return the Store Instances Response Module (PS3.18 table I.1-1) as DICOM JSON."""
+    body: dict[str, Any] = {}
+    if received.stored:
+        body["00081199"] = {"vr": "SQ", "Value": [_reference(offer) for offer in received.stored]}
+    if received.failed:
+        body["00081198"] = {
+            "vr": "SQ",
+            "Value": [
+                {**_reference(offer), "00081197": {"vr": "US", "Value": [int(answer.status)]}}
+                for offer, answer in received.failed
+            ],
+        }
+    return body
 
 
 def _reference(offer: Offer | None) -> dict[str, Any]:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
+import numpy as np
 import peers
+import phantoms
 import pydicom
 import pytest
+from daemons import voxtrial
+from killed_commands import kill_while_it_stores, stored_without_a_trace_of_the_kills
 from pydicom.fileset import FileSet
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
@@ -54,12 +61,13 @@ def test_a_folder_is_taken_to_any_depth_and_again_without_a_change(
         shutil.copy(path, deep)
     (deep / "notes.txt").write_text("no image")
     (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    (tmp_path / "in" / "gone").symlink_to(tmp_path / "nowhere")
 
     first = take(tmp_path / "in", intake)
     again = take(tmp_path / "in", intake)
 
     assert (first.new, first.known, first.refused) == (len(ct), 0, [])
-    assert first.skipped == {"no DICOM file": 1}
+    assert first.skipped == {"no DICOM file": 1, "a link to a folder": 1, "a broken link": 1}
     assert (again.new, again.known) == (0, len(ct))
     assert len(rows(engine)) == len(ct)
     with Session(engine) as session:
@@ -177,6 +185,115 @@ def test_what_is_not_there_is_a_configuration_error(tmp_path: Path) -> None:
         list(sources(tmp_path / "nothing", Imported()))
 
 
+def test_files_behind_links_are_taken(intake: Intake, ct: list[Path], tmp_path: Path) -> None:
+    """Data sets under git-annex hold nothing but links to files."""
+    folder = tmp_path / "annex"
+    folder.mkdir()
+    for path in ct:
+        (folder / path.name).symlink_to(path)
+    assert take(folder, intake).new == len(ct)
+
+
+def test_an_archive_inside_an_archive_is_named_and_not_opened(
+    intake: Intake, engine: Engine, ct: list[Path], tmp_path: Path
+) -> None:
+    with zipfile.ZipFile(tmp_path / "inner.zip", "w") as inner:
+        inner.write(ct[0], "0")
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as outer:
+        outer.write(tmp_path / "inner.zip", "inner.zip")
+        outer.write(ct[1], "1")
+    result = take(tmp_path / "outer.zip", intake)
+    assert result.new == 1
+    reason = "an archive that is not opened here; unpack it first"
+    assert result.refused == [(f"{tmp_path / 'outer.zip'}:inner.zip", reason)]
+
+
+def test_a_zip_that_understates_its_sizes_is_read_no_further_than_it_says(
+    intake: Intake, engine: Engine, ct: list[Path], tmp_path: Path
+) -> None:
+    """The size in the directory is what the bounds were checked with, so it must hold."""
+    archive = tmp_path / "liar.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.write(ct[0], "0")
+    data = bytearray(archive.read_bytes())
+    directory = data.rindex(b"PK\x01\x02")
+    data[directory + 24 : directory + 28] = (1000).to_bytes(4, "little")  # uncompressed size
+    archive.write_bytes(data)
+    result = take(archive, intake)
+    assert (result.new, len(result.refused)) == (0, 1)
+    assert rows(engine) == []
+    assert list(intake.spool.incoming.iterdir()) == []
+
+
+def test_a_zip_whose_entries_share_their_bytes_is_a_bomb(
+    intake: Intake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Many directory entries over one packed megabyte (D. Fifield, A better zip bomb, WOOT 2019)."""
+    monkeypatch.setattr(importing, "UNQUESTIONED_BYTES", 1 << 20)
+    archive = tmp_path / "overlap.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("0", bytes(1 << 20))
+        packed.filelist *= 1000
+    (refused,) = take(archive, intake).refused
+    assert "would unpack to" in refused[1]
+
+
+def test_an_encrypted_zip_is_named_with_what_to_do(intake: Intake, ct: list[Path], tmp_path: Path) -> None:
+    archive = tmp_path / "secret.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.write(ct[0], "0")
+    data = bytearray(archive.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(signature) + flags] |= 1
+    archive.write_bytes(data)
+    assert [reason for _, reason in take(archive, intake).refused] == ["encrypted; unpack it first"]
+
+
+def test_a_dicomdir_on_a_disc_that_shows_small_letters_is_followed(
+    intake: Intake, ct: list[Path], tmp_path: Path
+) -> None:
+    """Linux shows ISO 9660 names in lower case; the directory has them in upper case."""
+    media = FileSet()
+    for path in ct:
+        media.add(path)
+    media.write(tmp_path / "media")
+    for path in sorted((tmp_path / "media").rglob("*"), reverse=True):
+        path.rename(path.with_name(path.name.lower()))
+    result = take(tmp_path / "media" / "dicomdir", intake)
+    assert (result.new, result.refused) == (len(ct), [])
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
+def test_what_may_not_be_read_is_named(intake: Intake, ct: list[Path], tmp_path: Path) -> None:
+    (tmp_path / "ct" / "locked").mkdir(mode=0)
+    ct[0].chmod(0)
+    result = take(tmp_path / "ct", intake)
+    assert result.new == len(ct) - 1
+    assert {reason for _, reason in result.refused} == {"Permission denied"}
+
+
+def test_a_file_that_cannot_be_read_to_its_end_is_named(
+    intake: Intake, ct: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a scratched disc does: the drive gives an error in the middle."""
+    real = importing._reader
+
+    class Scratched(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            if self.tell() > 4000:
+                raise OSError(5, "Input/output error")
+            return super().read(min(size or 4096, 4096))
+
+    def reader(path: Path) -> Callable[[], IO[bytes]]:
+        return (lambda: Scratched(path.read_bytes())) if path == ct[0] else real(path)
+
+    monkeypatch.setattr(importing, "_reader", reader)
+    result = take(ct[0].parent, intake)
+    assert result.new == len(ct) - 1
+    assert result.refused == [(str(ct[0]), "Input/output error")]
+    assert list(intake.spool.incoming.iterdir()) == []
+
+
 @pytest.mark.shared_data
 @pytest.mark.filterwarnings("ignore:Invalid value for VR")
 def test_nasty_files_are_stored_or_refused_with_a_reason(intake: Intake, shared_data: Path) -> None:
@@ -194,3 +311,28 @@ def test_the_command_reports_in_json(ct: list[Path], tmp_path: Path) -> None:
     report = json.loads(done.stdout)
     assert report["new"] == len(ct)
     assert report["skipped"] == {"no DICOM file": 1}
+
+
+def test_the_command_says_what_is_not_there_before_it_takes_anything(ct: list[Path], tmp_path: Path) -> None:
+    configuration = tmp_path / "voxtrial.toml"
+    configuration.write_text(f'[site]\ndata = "{tmp_path / "data"}"\n')
+    nowhere = tmp_path / "nowhere"
+    done = voxtrial("import", str(ct[0]), str(nowhere), "--config", str(configuration))
+    assert done.returncode == 1
+    assert done.stderr == f"voxtrial: There is no file or folder {nowhere}; nothing was imported.\n"
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.faults
+def test_an_import_that_is_killed_is_resumed_by_starting_it_again(tmp_path: Path) -> None:
+    files = phantoms.ct_series(tmp_path / "ct", np.zeros((80, 128, 128), np.int16))
+    configuration = tmp_path / "voxtrial.toml"
+    configuration.write_text(f'[site]\ndata = "{tmp_path / "data"}"\n[listener]\nwatermark_mib = 0\n')
+    arguments = ("import", str(tmp_path / "ct"), "--config", str(configuration), "--json")
+    kills = kill_while_it_stores(arguments, tmp_path / "data", at=(10, 35, 60))
+    report = json.loads(voxtrial(*arguments).stdout)
+    assert kills == 3
+    assert report["refused"] == []
+    assert report["known"] >= 60
+    assert report["new"] + report["known"] == len(files)
+    assert stored_without_a_trace_of_the_kills(tmp_path / "data") == len(files)

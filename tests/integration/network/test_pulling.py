@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,15 +11,18 @@ import numpy as np
 import peers
 import phantoms
 import pytest
+from daemons import voxtrial
+from killed_commands import kill_while_it_stores, stored_without_a_trace_of_the_kills
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
 
 from voxtrial.daemon.cli import app
 from voxtrial.daemon.errors import Misconfigured
+from voxtrial.daemon.network.archives import DimsePACS
 from voxtrial.daemon.network.dicomweb import WebPACS
 from voxtrial.daemon.network.pacs import SmallPACS
-from voxtrial.daemon.network.pulling import DimsePACS, parse_keys, pull, read_worklist
+from voxtrial.daemon.network.pulling import parse_keys, pull, read_worklist
 from voxtrial.daemon.network.scp import Listener
 from voxtrial.daemon.network.scu import Peer, store
 from voxtrial.db.studies import Instance
@@ -78,10 +82,31 @@ def test_a_pull_that_was_interrupted_fetches_the_rest(
     assert (result.known, result.fetched) == (2, 1)
 
 
+def test_a_pacs_that_does_not_know_where_to_move_is_named_with_what_to_do(
+    listener: Listener, engine: Engine, small_pacs: SmallPACS
+) -> None:
+    archive = DimsePACS(small_pacs.peer, listener.intake, "move", "VOXTRIAL")
+    result = pull([{"StudyInstanceUID": "1.2.3.1"}], archive, engine)
+    assert result.failed["1.2.3.1"].endswith(
+        "refused the C-MOVE with status A801; does it know our AE title as a destination?"
+    )
+    assert result.missing == {"1.2.3.1": 3}
+
+
+def test_a_pull_rests_after_each_study_that_it_fetched(
+    listener: Listener, engine: Engine, small_pacs: SmallPACS
+) -> None:
+    archive = DimsePACS(small_pacs.peer, listener.intake, "get", "VOXTRIAL")
+    for least in (2 * 0.5, 0.0):  # two studies fetched, then none
+        begun = time.monotonic()
+        pull([{"PatientID": "ANNA"}], archive, engine, pause_seconds=0.5)
+        assert time.monotonic() - begun >= least
+
+
 def test_a_pacs_that_is_down_is_reported(listener: Listener, engine: Engine) -> None:
     nobody = Peer("127.0.0.1", peers.free_port(), "NOBODY")
     result = pull([{"PatientID": "ANNA"}], DimsePACS(nobody, listener.intake, "get", "VOXTRIAL"), engine)
-    assert list(result.failed) == ["{'PatientID': 'ANNA'}"]
+    assert list(result.failed) == ["PatientID=ANNA"]
 
 
 @pytest.mark.peer("orthanc")
@@ -105,11 +130,15 @@ def test_keys_and_worklists_name_dicom_keywords(tmp_path: Path) -> None:
     }
     with pytest.raises(Misconfigured, match="PatientName"):
         parse_keys(["PatientName"])
-    with pytest.raises(Misconfigured, match="'Patient' is no DICOM keyword"):
+    with pytest.raises(Misconfigured, match="'Patient' is no DICOM keyword; did you mean PatientID"):
         parse_keys(["Patient=1"])
+    with pytest.raises(Misconfigured, match="matches every study"):
+        parse_keys(["PatientID=*", "StudyDate="])
     worklist = tmp_path / "list.csv"
     worklist.write_text("\ufeffPatientID,AccessionNumber\nANNA,\n,A-1\n,\n", encoding="utf-8")
     assert list(read_worklist(worklist)) == [{"PatientID": "ANNA"}, {"AccessionNumber": "A-1"}]
+    worklist.write_text("PatientID;StudyDate\nANNA;20260101\n")  # as a German Excel writes it
+    assert list(read_worklist(worklist)) == [{"PatientID": "ANNA", "StudyDate": "20260101"}]
     with pytest.raises(Misconfigured, match="Cannot read"):
         list(read_worklist(tmp_path / "nothing.csv"))
 
@@ -128,3 +157,38 @@ def test_the_command_pulls_a_worklist(small_pacs: SmallPACS, tmp_path: Path) -> 
     assert done.exit_code == 1  # NOBODY was not found
     assert (report["studies"], report["fetched"]) == (1, 3)
     assert report["not_found"] == [{"PatientID": "NOBODY"}]
+
+
+def test_the_command_says_what_is_missing_in_one_sentence(tmp_path: Path) -> None:
+    configuration = tmp_path / "voxtrial.toml"
+    configuration.write_text(f'[site]\ndata = "{tmp_path / "data"}"\n')
+
+    def said(*arguments: str) -> str:
+        done = voxtrial("pull", *arguments, "--config", str(configuration))
+        assert done.returncode == 1
+        assert done.stdout == ""
+        return done.stderr
+
+    assert said() == "voxtrial: Say what to fetch: keys such as PatientID=1234, or --worklist FILE.\n"
+    assert "Say where from: --from AE_TITLE@HOST:PORT" in said("PatientID=1")
+    assert "write AE_TITLE@HOST:PORT" in said("PatientID=1", "--from", "pacs")
+
+
+@pytest.mark.faults
+def test_a_pull_that_is_killed_is_resumed_by_starting_it_again(tmp_path: Path) -> None:
+    """Killed in the middle of a C-GET, again and again: at last everything is here, once."""
+    volume = np.zeros((60, 128, 128), np.int16)
+    files = phantoms.ct_series(tmp_path / "ct", volume, patient_id="ANNA", study_instance_uid="1.2.3.9")
+    configuration = tmp_path / "voxtrial.toml"
+    configuration.write_text(f'[site]\ndata = "{tmp_path / "data"}"\n[listener]\nwatermark_mib = 0\n')
+    with SmallPACS(tmp_path / "pacs") as pacs:
+        store(files, pacs.peer)
+        node = f"SMALLPACS@127.0.0.1:{pacs.port}"
+        arguments = ("pull", "PatientID=ANNA", "--from", node, "--config", str(configuration), "--json")
+        kills = kill_while_it_stores(arguments, tmp_path / "data", at=(10, 25, 45))
+        report = json.loads(voxtrial(*arguments).stdout)
+    assert kills == 3
+    assert report["missing"] == report["failed"] == {}
+    assert report["known"] >= 45
+    assert report["known"] + report["fetched"] == len(files)
+    assert stored_without_a_trace_of_the_kills(tmp_path / "data") == len(files)

@@ -12,7 +12,6 @@ import httpx
 import peers
 import pydicom
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
@@ -21,6 +20,7 @@ from voxtrial.daemon.network.server import listening_socket
 from voxtrial.daemon.network.spool import dataset_digest
 from voxtrial.daemon.settings import Settings
 from voxtrial.daemon.web.app import create_app
+from voxtrial.daemon.web.server import web_server
 from voxtrial.db.studies import Instance
 
 BOUNDARY = "a-boundary"
@@ -144,7 +144,7 @@ def test_dicomweb_client_stores_over_a_real_socket(
 ) -> None:
     api = pytest.importorskip("dicomweb_client.api")
     listening = listening_socket("127.0.0.1", 0)
-    server = uvicorn.Server(uvicorn.Config(create_app(configure(), engine), log_config=None))
+    server = web_server(configure(), engine)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,35 +18,6 @@ from voxtrial.daemon.network.scu import Peer, echo, store
 from voxtrial.daemon.settings import TLS
 from voxtrial.db.audit import AuditRow
 from voxtrial.db.studies import Instance
-
-
-def _openssl(*arguments: str | Path) -> None:
-    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str], TLS]:
-    """Certificates signed by one of two authorities."""
-    folder = tmp_path_factory.mktemp("certificates")
-    for ca in ("hospital", "stranger"):
-        _openssl(
-            *("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", f"/CN={ca}"),
-            *("-keyout", folder / f"{ca}.key", "-out", folder / f"{ca}.pem"),
-        )
-
-    def issue(name: str, ca: str = "hospital") -> TLS:
-        key, request, certificate = (folder / f"{name}.{kind}" for kind in ("key", "csr", "pem"))
-        _openssl(
-            *("req", "-newkey", "rsa:2048", "-nodes", "-subj", f"/CN={name}"),
-            *("-keyout", key, "-out", request),
-        )
-        _openssl(
-            *("x509", "-req", "-days", "2", "-in", request, "-out", certificate, "-CAcreateserial"),
-            *("-CA", folder / f"{ca}.pem", "-CAkey", folder / f"{ca}.key"),
-        )
-        return TLS(certificate=certificate, key=key, ca=folder / "hospital.pem")
-
-    return issue
 
 
 @pytest.fixture
