@@ -137,6 +137,9 @@ class Destination(_Section):
     commitment: bool = Field(True, description="Ask for storage commitment where the node offers it.")
     read_back: bool = Field(True, description="Fetch every object back and compare it before CONFIRMED.")
     tls: TLS | None = Field(None, description="Certificates for a TLS association to the node.")
+    answer_seconds: float = Field(
+        60.0, gt=0, description="How long the node may take to answer for one object; then it is sent again."
+    )
 
 
 class Condition(_Section):

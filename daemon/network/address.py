@@ -6,7 +6,7 @@ import re
 
 from voxtrial.daemon.errors import Misconfigured
 from voxtrial.daemon.network.scu import Peer
-from voxtrial.daemon.settings import Settings
+from voxtrial.daemon.settings import Destination, Settings
 
 _NODE = re.compile(r"(?P<ae_title>[^@\\]{1,16})@(?P<host>\[[0-9a-fA-F:]+\]|[^:@]+):(?P<port>\d{1,5})")
 
@@ -24,8 +24,19 @@ def peer_of(text: str, settings: Settings) -> Peer:
         return Peer(match["host"].strip("[]"), int(match["port"]), match["ae_title"])
     for destination in settings.destinations:
         if destination.name == text:
-            return Peer(destination.host, destination.port, destination.ae_title, destination.tls)
+            return node_of(destination)
     names = ", ".join(d.name for d in settings.destinations) or "none"
     raise Misconfigured(
         f"{text!r} is no node: write AE_TITLE@HOST:PORT, or the name of a destination (known: {names})."
+    )
+
+
+def node_of(destination: Destination) -> Peer:
+    """Return the node behind a destination."""
+    return Peer(
+        destination.host,
+        destination.port,
+        destination.ae_title,
+        destination.tls,
+        destination.answer_seconds,
     )

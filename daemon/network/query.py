@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,8 @@ Receiver = Callable[[Offer, memoryview], Answer]
 """Takes one fetched object, dataset as received, and says what becomes of it."""
 
 PENDING = frozenset({0xFF00, 0xFF01})
+RETRIEVE_SECONDS = 300.0
+"""Some archives answer a C-GET or C-MOVE late: objects come from slow storage, or one answer is for all."""
 MOVE_DESTINATION_UNKNOWN = 0xA801
 UIDS_PER_REQUEST = 100
 """A list of UIDs in one identifier; some archives cut longer ones."""
@@ -153,7 +155,7 @@ def retrieve_all(
 
     storage = [(sop_class, contexts.TRANSFER_SYNTAXES) for sop_class in sop_classes]
     with associate(
-        peer,
+        _patient(peer),
         [(contexts.STUDY_GET, PLAIN), *storage],
         ae_title=ae_title,
         handlers=[(evt.EVT_C_STORE, on_store)],
@@ -187,7 +189,7 @@ def move(
     -----
     Some archives answer before they have sent: what arrived at the destination is the only proof.
     """
-    with associate(peer, [(contexts.STUDY_MOVE, PLAIN)], ae_title=ae_title) as association:
+    with associate(_patient(peer), [(contexts.STUDY_MOVE, PLAIN)], ae_title=ae_title) as association:
         _require_context(association, peer, "C-MOVE")
         answers = association.send_c_move(_identifier(keys, level), destination, contexts.STUDY_MOVE)
         return _counted(answers, peer, "C-MOVE")
@@ -236,6 +238,10 @@ def by_instance(
                 "SeriesInstanceUID": series_instance_uid,
                 "SOPInstanceUID": uids[first : first + UIDS_PER_REQUEST],
             }
+
+
+def _patient(peer: Peer) -> Peer:
+    return replace(peer, answer_seconds=max(peer.answer_seconds, RETRIEVE_SECONDS))
 
 
 def _identifier(keys: Mapping[str, str | Sequence[str]], level: str) -> Dataset:

@@ -18,7 +18,7 @@ from pynetdicom.presentation import build_context
 
 from voxtrial.daemon.errors import Fatal, Retryable
 from voxtrial.daemon.network import contexts, requestor, tls
-from voxtrial.daemon.network.stack import NO_DELAY, application_entity
+from voxtrial.daemon.network.stack import ANSWER_SECONDS, NO_DELAY, application_entity
 from voxtrial.daemon.network.status import COERCED, Verdict, verdict
 from voxtrial.daemon.settings import TLS
 
@@ -33,6 +33,8 @@ class Peer:
     port: int
     ae_title: str
     tls: TLS | None = None
+    answer_seconds: float = ANSWER_SECONDS
+    """How long it may take to answer a request."""
 
     def __str__(self) -> str:
         """Name the node as an administrator would."""
@@ -91,6 +93,7 @@ def associate(
         The peer rejects for good: an AE title is unknown, or TLS is refused.
     """
     entity = application_entity(ae_title)
+    entity.dimse_timeout = peer.answer_seconds
     requested = [build_context(UID(sop_class), list(syntaxes)) for sop_class, syntaxes in proposed]
     roles: list[Any] = [build_role(UID(sop_class), scp_role=True) for sop_class in scp_roles]
     association = entity.associate(

@@ -17,7 +17,8 @@ from sqlalchemy.orm import Session, sessionmaker
 
 from voxtrial.daemon.errors import Fatal, Misconfigured, Retryable
 from voxtrial.daemon.network import commitment, scu
-from voxtrial.daemon.network.scu import Peer, StoreOutcome
+from voxtrial.daemon.network.address import node_of
+from voxtrial.daemon.network.scu import StoreOutcome
 from voxtrial.daemon.network.status import Verdict
 from voxtrial.daemon.services.leasing import kept
 from voxtrial.daemon.services.readback import ReadBack, read_back
@@ -116,7 +117,7 @@ class Deliverer:
 
         for outcome in scu.store_each(
             list(deliveries),
-            peer_of(destination),
+            node_of(destination),
             ae_title=self._settings.listener.ae_title,
             still_wanted=may_be_sent,
         ):
@@ -195,7 +196,7 @@ class Deliverer:
         return read_back(
             objects,
             self._settings.site.data,
-            peer_of(destination),
+            node_of(destination),
             ae_title=self._settings.listener.ae_title,
         )
 
@@ -220,7 +221,7 @@ class Deliverer:
         try:
             transaction, report = commitment.request(
                 [(o.sop_class_uid, o.sop_instance_uid) for _, o in fresh],
-                peer_of(destination),
+                node_of(destination),
                 ae_title=self._settings.listener.ae_title,
                 wait_seconds=COMMITMENT_WAIT_SECONDS,
             )
@@ -281,8 +282,3 @@ def _word(report: commitment.CommitmentReport | None, stored: ResultObject) -> s
         return "commitment"
     reason = report.failed.get(stored.sop_instance_uid)
     return f"{_REFUSED}: reason {reason:04X}" if reason is not None else f"{_REFUSED}: not listed"
-
-
-def peer_of(destination: Destination) -> Peer:
-    """Return the node behind a destination."""
-    return Peer(destination.host, destination.port, destination.ae_title, destination.tls)

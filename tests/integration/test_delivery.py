@@ -210,7 +210,7 @@ def test_a_peer_that_takes_longer_than_the_lease_is_sent_nothing_twice(
     objects: tuple[ResultFile, ...],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Two deliverers; the first needs several leases for its objects, and the second finds nothing to send."""
+    """Two deliverers; the first needs several leases for its objects, and the second finds none to send."""
     monkeypatch.setattr(deliverer_module, "LEASE", timedelta(seconds=1))
     with SlowPACS(tmp_path / "pacs", "ORTHANC", seconds=2.5) as slow:
         first = deliverer(tmp_path, database, slow.port, commitment=False)
@@ -226,6 +226,19 @@ def test_a_peer_that_takes_longer_than_the_lease_is_sent_nothing_twice(
     assert sorted(slow.received) == sorted(o.sop_instance_uid for o in objects)
     assert {d.state for d in deliveries(database)} == {DeliveryState.CONFIRMED}
     assert [d.attempts for d in deliveries(database)] == [1, 1]
+
+
+def test_a_peer_may_take_as_long_for_an_object_as_its_destination_says(
+    tmp_path: Path, database: sessionmaker[Session]
+) -> None:
+    with SlowPACS(tmp_path / "pacs", "ORTHANC", seconds=2.0) as slow:
+        deliverer(tmp_path, database, slow.port, commitment=False, answer_seconds=0.5).run_once(NOW)
+        first, second = deliveries(database)
+        assert {first.state, second.state} == {DeliveryState.WAITING}
+        assert "did not answer" in first.reason
+        later = NOW + timedelta(hours=1)
+        deliverer(tmp_path, database, slow.port, commitment=False, answer_seconds=30).run_once(later)
+    assert {d.state for d in deliveries(database)} == {DeliveryState.CONFIRMED}
 
 
 def test_what_a_killed_deliverer_held_is_due_again_after_its_lease(

@@ -50,6 +50,7 @@ FILES = {
     JPEG2000: "JPEG2000.dcm",
     RLELossless: "MR_small_RLE.dcm",
 }
+UNKNOWN_TO_STORESCP = {JPEGLossless, HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K}  # DCMTK 3.6.7
 MADE = {JPEGLossless, JPEGLSNearLossless, HTJ2KLossless, HTJ2KLosslessRPCL, HTJ2K}
 
 
@@ -99,13 +100,12 @@ def test_objects_are_kept_as_they_are_stored_at_the_sender(
 @pytest.mark.peer("dcmtk")
 @pytest.mark.parametrize(
     "syntax",
-    [s for s in contexts.COMPRESSED_SYNTAXES if "HTJ2K" not in s.keyword],
+    sorted(set(contexts.COMPRESSED_SYNTAXES) - UNKNOWN_TO_STORESCP),
     ids=lambda uid: uid.keyword,
 )
 def test_dcmtk_sends_what_its_own_receiver_gets_bit_for_bit(
     listener: Listener, engine: Engine, tmp_path: Path, syntax: str
 ) -> None:
-    """DCMTK 3.6.7 knows no high-throughput JPEG 2000."""
     path = file_of(syntax, tmp_path)
     with peers.storescp(tmp_path / "reference", "+B", "+xa") as port:
         peers.dcmsend([path], port, "--decompress-never", called="STORESCP")
