@@ -61,9 +61,11 @@ def import_studies(
     with _store(config) as (_, intake):
         total = sum(1 for path in paths for _ in sources(path, Imported())) if is_shown() else None
         found = (source for path in paths for source in sources(path, result))
-        for source in bar(found, "Import", total=total):
-            import_source(source, intake, result, calling_ae=calling_ae)
-    _tell_imported(result, as_json=as_json)
+        try:
+            for source in bar(found, "Import", total=total):
+                import_source(source, intake, result, calling_ae=calling_ae)
+        finally:
+            _tell_imported(result, as_json=as_json)
     if result.refused:
         raise typer.Exit(1)
 
@@ -147,7 +149,8 @@ def _archive(source: str, settings: Settings, intake: Intake, by: str) -> Archiv
     ae_title = settings.listener.ae_title
     query = settings.completeness.query
     if source.startswith(("http://", "https://")):
-        return WebPACS(source, intake)
+        tls = query.tls if query and query.url == source else None
+        return WebPACS(source, intake, tls)
     if not source and not query:
         raise Misconfigured(
             "Say where from: --from AE_TITLE@HOST:PORT, or a DICOMweb URL, or put the PACS into "

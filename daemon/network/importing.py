@@ -23,7 +23,7 @@ from pydicom.filereader import dcmread
 from pydicom.uid import MediaStorageDirectoryStorage
 from sqlalchemy import select
 
-from voxtrial.daemon.errors import Misconfigured
+from voxtrial.daemon.errors import Misconfigured, Retryable
 from voxtrial.daemon.network import part10
 from voxtrial.daemon.network.intake import Answer, Intake, Offer
 from voxtrial.daemon.network.ledger import Origin
@@ -95,7 +95,13 @@ def sources(path: Path, result: Imported) -> Iterator[Source]:
 
 
 def import_source(source: Source, intake: Intake, result: Imported, *, calling_ae: str = "IMPORT") -> None:
-    """Store one source and count what became of it."""
+    """Store one source and count what became of it.
+
+    Raises
+    ------
+    Retryable
+        There is no room, or no database: the sources that follow would fare no better.
+    """
     try:
         answer = _take(source, intake, Origin(calling_ae=calling_ae, peer_address="disk"))
     except InvalidDicomError as error:
@@ -106,6 +112,11 @@ def import_source(source: Source, intake: Intake, result: Imported, *, calling_a
     except UNREADABLE as error:
         result.refused.append((source.name, _said(error)))
     else:
+        if answer.status is StoreStatus.OUT_OF_RESOURCES:
+            raise Retryable(
+                f"Stopped at {source.name}: {answer.comment}. What was imported stays; start again when that "
+                "is mended."
+            )
         if answer.status is not StoreStatus.SUCCESS:
             result.refused.append((source.name, f"{answer.status:04X} {answer.comment}"))
         elif answer.new:

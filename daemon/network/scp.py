@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import socket
 import threading
@@ -30,6 +31,9 @@ from voxtrial.db.engine import connect
 
 LOGGER = logging.getLogger(__name__)
 DRAIN_SECONDS = 10.0
+COLLECT_EVERY = 32
+"""Associations that end between two collections. Each is a cycle with a large buffer; the interpreter counts
+objects, not bytes, and would let hundreds of them pile up."""
 MOST_TOLD = 10_000
 """Callers and SOP classes that are remembered as audited."""
 
@@ -64,6 +68,7 @@ class Listener:
         self._servers: list[Server] = []
         self._served: set[EventDrivenAssociation] = set()
         self._told: set[tuple[str, str]] = set()
+        self._ended = 0
         self._lock = threading.Lock()
         self.intake: Intake
 
@@ -146,6 +151,10 @@ class Listener:
     def _on_end(self, association: EventDrivenAssociation) -> None:
         with self._lock:
             self._served.discard(association)
+            self._ended += 1
+            is_due = self._ended % COLLECT_EVERY == 0
+        if is_due and gc.get_freeze_count():  # of a worker process: what it shares is not looked at
+            gc.collect()
 
     def _on_request(self, event: evt.Event) -> None:
         association: Any = event.assoc

@@ -139,7 +139,7 @@ def store_each(
     Parameters
     ----------
     still_wanted
-        Asked right before a file is sent; one that is not wanted any more is passed over, without an outcome.
+        Asked of a file when its turn comes; one that is not wanted any more is passed over.
     """
     objects = []
     for path in files:
@@ -240,7 +240,8 @@ def _store_group(
     except Fatal as error:
         failure, reason = Verdict.UNAUTHORISED, str(error)
     for item in pending:
-        yield _outcome(item, None, failure, reason)
+        if still_wanted(item.path):
+            yield _outcome(item, None, failure, reason)
 
 
 def _store_one(

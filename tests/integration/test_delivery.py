@@ -272,6 +272,17 @@ def test_results_superseded_while_they_wait_for_their_turn_are_not_sent(
     assert (second.state, second.reason) == (DeliveryState.CANCELLED, "Version 2 of the study is ready.")
 
 
+def test_superseded_results_do_not_wait_for_a_pacs_that_is_down(
+    tmp_path: Path, database: sessionmaker[Session]
+) -> None:
+    """As when the PACS went down while it was being sent to, and the job was superseded meanwhile."""
+    with database.begin() as session:
+        job = session.query(Job).one()
+        job.state, job.reason = JobState.SUPERSEDED.value, "Version 2 of the study is ready."
+    deliverer(tmp_path, database, free_port()).run_once(NOW)
+    assert {d.state for d in deliveries(database)} == {DeliveryState.CANCELLED}
+
+
 def test_a_slow_destination_is_served_beside_the_others(
     tmp_path: Path, database: sessionmaker[Session], objects: tuple[ResultFile, ...]
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 from contextlib import ExitStack
 
@@ -10,7 +11,8 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 from wire import Wire
 
-from voxtrial.daemon.network.scp import Listener
+from voxtrial.daemon.network.reactor import EventDrivenAssociation
+from voxtrial.daemon.network.scp import COLLECT_EVERY, Listener
 from voxtrial.daemon.network.spool import dataset_digest
 from voxtrial.db.studies import Instance
 
@@ -59,3 +61,19 @@ def test_many_associations_at_once_all_succeed(listener: Listener, engine: Engin
         assert [w.store(numbered(body, n), uid(n)) for n, w in enumerate(wires, 1)] == [0] * 60
     with Session(engine) as session:
         assert len(session.scalars(select(Instance)).all()) == 60
+
+
+def test_associations_that_ended_give_their_memory_back(listener: Listener) -> None:
+    """Each is a cycle with a buffer; without our own collection hundreds would wait for the interpreter's."""
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    try:
+        for _ in range(100):
+            with Wire(listener.port).associate() as connection:
+                connection.release()
+        kept = sum(isinstance(thing, EventDrivenAssociation) for thing in gc.get_objects())
+    finally:
+        gc.enable()
+        gc.unfreeze()
+    assert kept <= 2 * COLLECT_EVERY

@@ -323,6 +323,17 @@ def test_the_command_says_what_is_not_there_before_it_takes_anything(ct: list[Pa
     assert not (tmp_path / "data").exists()
 
 
+def test_an_import_stops_when_the_disk_is_full_and_says_so_once(ct: list[Path], tmp_path: Path) -> None:
+    configuration = tmp_path / "voxtrial.toml"
+    full = f"[listener]\nwatermark_mib = {1 << 30}\n"
+    configuration.write_text(f'[site]\ndata = "{tmp_path / "data"}"\n{full}')
+    done = voxtrial("import", str(ct[0].parent), "--config", str(configuration))
+    assert done.returncode == 1
+    assert done.stdout.startswith("0 new instances")
+    assert done.stderr.startswith(f"voxtrial: Stopped at {ct[0]}: ")
+    assert done.stderr.count("\n") == 1
+
+
 @pytest.mark.faults
 def test_an_import_that_is_killed_is_resumed_by_starting_it_again(tmp_path: Path) -> None:
     files = phantoms.ct_series(tmp_path / "ct", np.zeros((80, 128, 128), np.int16))
