@@ -24,6 +24,15 @@ def compiled(kernel: Kernel) -> Kernel:
     return cached(numba.njit(nogil=True, fastmath={"contract"}, error_model="numpy"), kernel)
 
 
+def compiled_sum(kernel: Kernel) -> Kernel:
+    """Return ``kernel`` as :func:`compiled` does; its sums may run over as many lanes as a register has.
+
+    The order of the terms is settled when the kernel is compiled: the same bits on every machine of the same
+    kind, four times as fast. NaN keeps its meaning.
+    """
+    return cached(numba.njit(nogil=True, fastmath={"contract", "reassoc"}, error_model="numpy"), kernel)
+
+
 def in_slabs(task: Callable[[int, int], object], length: int, *, threads: int = 1) -> None:
     """Call ``task(begin, end)`` for contiguous parts of ``range(length)``, one part to a thread.
 

@@ -56,11 +56,10 @@ def mean_and_sd(array: Array, inside: Region = None) -> tuple[float, float]:
     n = int(np.count_nonzero(chosen)) if masked else flat.size
     if n == 0:
         raise Refused("The region for the intensity statistics holds no voxel.", rule="empty_region")
-    lanes = np.empty((2, 16), np.float64 if flat.dtype == np.float64 else np.float32)
-    pivot = float(lanes.dtype.type(pivot))
-    first, second = pointwise.moments(flat, chosen, masked, pivot, lanes)
+    centre = np.array([pivot], np.float64 if flat.dtype == np.float64 else np.float32)
+    first, second = pointwise.moments(flat, chosen, masked, centre)
     mean = first / n
-    return pivot + mean, float(np.sqrt(max(second / n - mean * mean, 0.0)))
+    return float(centre[0]) + mean, float(np.sqrt(max(second / n - mean * mean, 0.0)))
 
 
 def zscore(array: Array, inside: Region = None, *, fill: float | None = None, threads: int = 1) -> Array:

@@ -1,9 +1,6 @@
-"""Machine code for interpolation: banded operators along the axes, B-spline coefficients, oblique gathering.
+"""Machine code for interpolation: B-spline coefficients, and gathering between oblique grids.
 
-A separable interpolation is one banded matrix for each axis: row ``i`` of a band mixes the input samples
-``first[i] ... first[i] + width - 1`` with ``weights[i]``. Boundaries, anti-aliasing and the interpolating
-kernel are all folded into the weights (:mod:`voxtrial.daemon.harmonize.bands`), so that one fused pass
-serves them all.
+Grids with parallel axes go through :mod:`voxtrial.daemon.harmonize.banded`.
 """
 
 from __future__ import annotations
@@ -16,117 +13,8 @@ from numpy.typing import NDArray
 from voxtrial.daemon.compiled import compiled
 
 Array = NDArray[Any]
-Operators = tuple[Array, Array, Array, Array, Array, Array]
-"""First samples and weights (n, width) of the bands along z and y; along x unsigned, and (width, n)."""
 LANES = 16
 """Rows that are filtered side by side along x: one AVX-512 register of float32."""
-
-
-@compiled
-def _mix_rows(plane: Array, first: int, weights: Array, row: Array) -> None:
-    """Write sum_k weights[k] * plane[first + k] into ``row``; widths 1, 2 and 4 in one sweep."""
-    width = weights.shape[0]
-    n = row.shape[0]
-    if width == 1:
-        a = weights[0]
-        for j in range(n):
-            row[j] = a * plane[first, j]
-    elif width == 2:
-        a, b = weights[0], weights[1]
-        for j in range(n):
-            row[j] = a * plane[first, j] + b * plane[first + 1, j]
-    elif width == 4:
-        a, b, c, d = weights[0], weights[1], weights[2], weights[3]
-        for j in range(n):
-            row[j] = (a * plane[first, j] + b * plane[first + 1, j]) + (
-                c * plane[first + 2, j] + d * plane[first + 3, j]
-            )
-    else:
-        a = weights[0]
-        for j in range(n):
-            row[j] = a * plane[first, j]
-        for k in range(1, width):
-            a = weights[k]
-            for j in range(n):
-                row[j] += a * plane[first + k, j]
-
-
-@compiled
-def _mix_samples(row: Array, first: Array, weights: Array, out: Array) -> None:
-    """Write sum_k weights[k, j] * row[first[j] + k] into ``out[j]``; ``first`` is unsigned."""
-    width, n = weights.shape
-    if width == 1:
-        for j in range(n):
-            out[j] = weights[0, j] * row[first[j]]
-    elif width == 2:
-        a, b = weights[0], weights[1]
-        for j in range(n):
-            f = first[j]
-            out[j] = a[j] * row[f] + b[j] * row[f + np.uint32(1)]
-    elif width == 4:
-        a, b, c, d = weights[0], weights[1], weights[2], weights[3]
-        for j in range(n):
-            f = first[j]
-            out[j] = (a[j] * row[f] + b[j] * row[f + np.uint32(1)]) + (
-                c[j] * row[f + np.uint32(2)] + d[j] * row[f + np.uint32(3)]
-            )
-    else:
-        for j in range(n):
-            out[j] = weights[0, j] * row[first[j]]
-        for k in range(1, width):
-            w = weights[k]
-            for j in range(n):
-                out[j] += w[j] * row[first[j] + np.uint32(k)]
-
-
-@compiled
-def apply_bands(source: Array, operators: Operators, out: Array, begin: int, end: int) -> None:
-    """Fill the slices ``begin <= z < end`` of ``out`` with the banded operators applied to ``source``.
-
-    Each source slice is interpolated in its plane once and waits in a ring of ``width`` planes, which stay
-    in the cache of the core: the memory is read once and written once. Weights and ``out`` share one
-    floating dtype. ``z_first`` may rise or fall.
-    """
-    z_first, z_weights, y_first, y_weights, x_first, x_weights = operators
-    depth = z_weights.shape[1]
-    rows, columns = out.shape[1], out.shape[2]
-    ring = np.empty((depth, rows, columns), out.dtype)
-    held = np.full(depth, -1, np.int64)
-    row = np.empty(source.shape[2], out.dtype)
-    for z in range(begin, end):
-        base = z_first[z]
-        for k in range(depth):
-            if z_weights[z, k] == 0:
-                continue
-            slot = (base + k) % depth
-            if held[slot] != base + k:
-                plane = source[base + k]
-                for y in range(rows):
-                    _mix_rows(plane, y_first[y], y_weights[y], row)
-                    _mix_samples(row, x_first, x_weights, ring[slot, y])
-                held[slot] = base + k
-        if depth == 2 and z_weights[z, 0] != 0 and z_weights[z, 1] != 0:
-            a, b = z_weights[z, 0], z_weights[z, 1]
-            lower, upper = ring[base % 2], ring[(base + 1) % 2]
-            for y in range(rows):
-                for x in range(columns):
-                    out[z, y, x] = a * lower[y, x] + b * upper[y, x]
-            continue
-        for y in range(rows):
-            target = out[z, y]
-            started = False
-            for k in range(depth):
-                a = z_weights[z, k]
-                if a == 0:
-                    continue
-                part = ring[(base + k) % depth, y]
-                if started:
-                    for x in range(columns):
-                        target[x] += a * part[x]
-                else:
-                    for x in range(columns):
-                        target[x] = a * part[x]
-                    started = True
 
 
 @compiled

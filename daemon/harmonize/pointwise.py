@@ -1,7 +1,4 @@
-"""Machine code over all voxels at once: moments, affine maps, order statistics, piecewise linear maps.
-
-Sums run over 16 interleaved partial sums, always in the same order: fast, and the same bits every time.
-"""
+"""Machine code over all voxels at once: moments, affine maps, order statistics, piecewise linear maps."""
 
 from __future__ import annotations
 
@@ -10,54 +7,40 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from voxtrial.daemon.compiled import compiled
+from voxtrial.daemon.compiled import compiled, compiled_sum
 
 Array = NDArray[Any]
-_LANES = 16
+_PARTIAL = 256
 _BLOCK = 512
 
 
-@compiled
-def moments(values: Array, inside: Array, masked: bool, pivot: float, lanes: Array) -> tuple[float, float]:
+@compiled_sum
+def moments(values: Array, inside: Array, masked: bool, pivot: Array) -> tuple[float, float]:
     """Return the sums of (value - pivot) and of its squares, where ``inside`` if ``masked``.
 
-    ``lanes`` (2, 16) is working space; its dtype is the precision of partial sums over 64 values each,
-    which are then added in double precision.
+    ``pivot`` (1,) has the dtype of the partial sums over 256 values each, which are then added in double
+    precision.
     """
-    first, second = np.zeros(_LANES), np.zeros(_LANES)
-    one, two = lanes[0], lanes[1]
-    lanes[:] = 0
-    zero, centre = lanes.dtype.type(0), lanes.dtype.type(pivot)
-    n = values.shape[0]
-    whole = n // _LANES * _LANES
-    rows = values[:whole].reshape(-1, _LANES)
-    chosen = inside[:whole].reshape(-1, _LANES) if masked else inside.reshape(-1, _LANES)
-    for r in range(rows.shape[0]):
+    first, second = 0.0, 0.0
+    centre, zero = pivot[0], pivot.dtype.type(0)
+    for at in range(0, values.shape[0], _PARTIAL):
+        part = values[at : at + _PARTIAL]
+        one, two = zero, zero
         if masked:
-            for k in range(_LANES):
-                d = lanes.dtype.type(rows[r, k]) - centre
-                d = d if chosen[r, k] else zero
-                one[k] += d
-                two[k] += d * d
+            chosen = inside[at : at + _PARTIAL]
+            for i in range(part.shape[0]):
+                d = pivot.dtype.type(part[i]) - centre
+                d = d if chosen[i] else zero
+                one += d
+                two += d * d
         else:
-            for k in range(_LANES):
-                d = lanes.dtype.type(rows[r, k]) - centre
-                one[k] += d
-                two[k] += d * d
-        if r % 64 == 63:
-            for k in range(_LANES):
-                first[k] += one[k]
-                second[k] += two[k]
-                one[k] = two[k] = zero
-    for k in range(_LANES):
-        first[k] += one[k]
-        second[k] += two[k]
-    for i in range(whole, n):
-        if not masked or inside[i]:
-            rest = float(values[i]) - float(centre)
-            first[i - whole] += rest
-            second[i - whole] += rest * rest
-    return first.sum(), second.sum()
+            for i in range(part.shape[0]):
+                d = pivot.dtype.type(part[i]) - centre
+                one += d
+                two += d * d
+        first += one
+        second += two
+    return first, second
 
 
 @compiled

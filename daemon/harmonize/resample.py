@@ -261,19 +261,18 @@ def _banded(
 def _applied(source: Array, bands: list[Band], threads: int) -> Array:
     """One banded operator along each of z, y and x."""
     from voxtrial.daemon.compiled import in_slabs
-    from voxtrial.daemon.harmonize import kernels
+    from voxtrial.daemon.harmonize.banded import apply_bands
+    from voxtrial.daemon.harmonize.lanes import Blocks
 
     precision = np.float64 if source.dtype == np.float64 else np.float32
     z, y, x = ((b.first, b.weights.astype(precision)) for b in bands)
-    # Along x neighbours in memory are neighbours in the register: one weight of all samples after the other.
-    operators = (*z, *y, x[0].astype(np.uint32), np.ascontiguousarray(x[1].T))
-    out = np.empty(tuple(len(b.first) for b in bands), precision)
+    operators = (*z, *y, Blocks.of(*x).samples)
+    depth, rows, columns = (len(b.first) for b in bands)
+    out = np.empty((depth, rows * columns), precision)
     in_slabs(
-        lambda begin, end: kernels.apply_bands(source, operators, out, begin, end),
-        out.shape[0],
-        threads=threads,
+        lambda begin, end: apply_bands(source, operators, columns, out, begin, end), depth, threads=threads
     )
-    return out
+    return out.reshape(depth, rows, columns)
 
 
 def _coefficients(source: Array, interpolator: Interpolator, threads: int) -> Array:
