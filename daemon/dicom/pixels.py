@@ -24,14 +24,13 @@ from pydicom.dataset import Dataset
 from voxtrial.daemon.dicom.decoding import decode
 from voxtrial.daemon.dicom.elements import read_data_set
 from voxtrial.daemon.dicom.geometry import check
+from voxtrial.daemon.dicom.pet import pet_unit, refuse_mixed_units
 from voxtrial.daemon.dicom.plane import Plane
 from voxtrial.daemon.dicom.series import SeriesFiles, group
 from voxtrial.daemon.errors import Refused
 from voxtrial.daemon.volume import Source, SourceInstance, Volume
 
 HOUNSFIELD = "[hnsf'U]"
-SUV_BODY_WEIGHT = "{SUVbw}g/ml"
-BECQUEREL_PER_MILLILITRE = "Bq/ml"
 ARBITRARY = "1"
 
 _INT16 = np.iinfo(np.int16)
@@ -55,7 +54,7 @@ def read(
     ------
     Refused
         By the geometry gate (see :func:`voxtrial.daemon.dicom.geometry.check`), or ``truncated``,
-        ``undecodable``, ``mixed_pixels`` for the pixels.
+        ``undecodable``, ``mixed_pixels``, ``mixed_units`` for the pixels.
 
     Notes
     -----
@@ -63,6 +62,8 @@ def read(
     ``PixelPaddingValue`` (and ``PixelPaddingRangeLimit``), when the slices agree on it.
     """
     geometry = check(series, allow_tilt=allow_tilt)
+    if series.modality == "PT":
+        refuse_mixed_units(series.files)
     rescale = [_rescale(plane) for plane in series.files]
     exact = _rescaled_in_place(series.files, rescale)
     return Volume(
@@ -98,13 +99,7 @@ def unit(plane: Plane) -> str:
     modality, rescale_type = plane.text("Modality"), plane.text("RescaleType")
     if modality == "CT" and rescale_type in {"", "HU"}:
         return HOUNSFIELD
-    if modality == "PT":
-        units, suv_type = plane.text("Units"), plane.text("SUVType")
-        if units == "GML" and suv_type in {"", "BW"}:  # absent means body weight, PS3.3 C.8.9.1
-            return SUV_BODY_WEIGHT
-        if units == "BQML":
-            return BECQUEREL_PER_MILLILITRE
-    return ARBITRARY
+    return pet_unit(plane) if modality == "PT" else ARBITRARY
 
 
 def stored_type(plane: Plane) -> np.dtype[Any]:
@@ -168,10 +163,12 @@ def _decode(plane: Plane, out: NDArray[Any], parsed: dict[Path, Dataset]) -> Non
 
 
 def _rescale(plane: Plane) -> tuple[float, float]:
-    """Return slope and intercept."""
-    slope, intercept = plane.number("RescaleSlope", 1.0), plane.number("RescaleIntercept")
+    """Return slope and intercept; of an enhanced PET, those that lead to its unit."""
+    mapped = plane.text("Modality") == "PT" and "RealWorldValueSlope" in plane.values
+    first, second = (f"{'RealWorldValue' if mapped else 'Rescale'}{end}" for end in ("Slope", "Intercept"))
+    slope, intercept = plane.number(first, 1.0), plane.number(second)
     if not (math.isfinite(slope) and math.isfinite(intercept) and slope):
-        message = f"{plane.path.name}: RescaleSlope {slope} and RescaleIntercept {intercept} are no rescaling"
+        message = f"{plane.path.name}: {first} {slope} and {second} {intercept} are no rescaling"
         raise Refused(message, rule="malformed_header")
     return slope, intercept
 

@@ -246,7 +246,20 @@ def flattened(groups: Dataset | None) -> dict[str, Value]:
         value = None if item is None else item.get(keyword)
         if value is not None and value != "":
             values[name] = plain_value(value)
-    return values
+    return values | _real_world_values(groups)
+
+
+def _real_world_values(groups: Dataset) -> dict[str, Value]:
+    """Return slope, intercept and unit of the first linear real world value mapping of functional groups."""
+    for item in groups.get("RealWorldValueMappingSequence") or ():
+        unit = first_item(item, "MeasurementUnitsCodeSequence")
+        if unit is not None and "RealWorldValueSlope" in item:
+            return {
+                "RealWorldValueSlope": float(item.RealWorldValueSlope),
+                "RealWorldValueIntercept": float(item.get("RealWorldValueIntercept") or 0.0),
+                "MeasurementUnits": str(unit.get("CodeValue", "")),
+            }
+    return {}
 
 
 def plain_value(value: Any) -> Value:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from pydicom.dataset import Dataset
 
 from voxtrial.daemon.dicom.elements import PYDICOM_FAILURES, quietly, read_data_set, read_header
 from voxtrial.daemon.dicom.header import Header
+from voxtrial.daemon.dicom.pet import pet_facts
 from voxtrial.daemon.dicom.plane import Plane, plain_value, planes
 from voxtrial.daemon.dicom.splitting import split
 from voxtrial.daemon.errors import Refused
@@ -57,6 +58,9 @@ ACQUISITION_FACTS = (
     "Units",
     "SUVType",
     "DecayCorrection",
+    "DecayCorrected",
+    "DecayCorrectionDateTime",
+    "AttenuationCorrected",
     "CorrectedImage",
     "ReconstructionMethod",
     "AttenuationCorrectionMethod",
@@ -78,6 +82,7 @@ RADIOPHARMACEUTICAL_FACTS = (
 PRIVATE_FACTS = {
     "PhilipsSUVScaleFactor": ("Philips PET Private Group", 0x7053, 0x00),
     "PhilipsActivityConcentrationScaleFactor": ("Philips PET Private Group", 0x7053, 0x09),
+    "GEScanDateTime": ("GEMS_PETD_01", 0x0009, 0x0D),
 }
 """Name here, private creator, group and element offset."""
 
@@ -105,7 +110,8 @@ class SeriesFiles:
     files
         Planes in slice order; for refused objects that are no images, one entry a file.
     acquisition
-        Facts by DICOM keyword, from the file of the first plane.
+        Facts by DICOM keyword, from the file of the first plane; of a PET, AcquisitionDate and
+        AcquisitionTime are those of the plane that was acquired first, whatever bed or time frame it is of.
     refusal
         Why the entry cannot be a volume; None where the geometry gate has the word.
     repeats
@@ -169,8 +175,11 @@ def _series_key(plane: Plane) -> tuple[str, str]:
 def _volumes(members: Sequence[Plane], damage: Refused | None) -> list[SeriesFiles]:
     unique, repeats, conflict = _without_repeats(members)
     data_set = _data_set(unique[0])
+    facts = pet_facts(unique) if unique[0].text("Modality") == "PT" else {}
     return [
-        _entry(part.planes, data_set, part=part.name, refusal=conflict or damage, repeats=repeats)
+        _entry(
+            part.planes, data_set, part=part.name, refusal=conflict or damage, repeats=repeats, facts=facts
+        )
         for part in split(unique)
     ]
 
@@ -200,6 +209,7 @@ def _entry(
     part: str,
     refusal: Refused | None,
     repeats: tuple[Path, ...] = (),
+    facts: Mapping[str, Any] | None = None,
 ) -> SeriesFiles:
     first = files[0]
     study_instance_uid, series_instance_uid = _series_key(first)
@@ -213,7 +223,7 @@ def _entry(
         patient_id=str(_fact(data_set, "PatientID") or ""),
         image_type=first.texts("ImageType"),
         files=files,
-        acquisition=_acquisition(data_set),
+        acquisition=_acquisition(data_set) | dict(facts or {}),
         refusal=refusal,
         repeats=repeats,
     )

@@ -53,9 +53,10 @@ def uptake(facts: Mapping[str, Any]) -> Uptake:
     facts
         By DICOM keyword, in DICOM's units: Units, SUVType, PatientWeight (kg), RadionuclideTotalDose (Bq),
         RadionuclideHalfLife (s), RadiopharmaceuticalStartDateTime or RadiopharmaceuticalStartTime (TM),
-        SeriesDate, SeriesTime, AcquisitionDate, AcquisitionTime (of the first frame), DecayCorrection,
-        CorrectedImage; the private PhilipsSUVScaleFactor (7053,xx00) and
-        PhilipsActivityConcentrationScaleFactor (7053,xx09).
+        SeriesDate, SeriesTime, AcquisitionDate, AcquisitionTime (of the slice acquired first),
+        DecayCorrection, CorrectedImage; of enhanced images DecayCorrected, DecayCorrectionDateTime and
+        AttenuationCorrected; the private PhilipsSUVScaleFactor (7053,xx00),
+        PhilipsActivityConcentrationScaleFactor (7053,xx09) and GEScanDateTime (0009,xx0D).
 
     Raises
     ------
@@ -110,16 +111,12 @@ def _from_counts(facts: Mapping[str, Any]) -> Uptake:
 
 
 def _from_activity(facts: Mapping[str, Any]) -> Uptake:
-    corrected = facts.get("CorrectedImage")
-    applied = {corrected} if isinstance(corrected, str) else set(corrected or ())
-    if applied and not {"ATTN", "DECY"} <= applied:
-        raise Refused(
-            f"CorrectedImage lists {', '.join(sorted(applied))}; SUV needs ATTN and DECY.",
-            rule="not_decay_corrected",
-        )
+    _check_corrections(facts)
     weight = _needed(facts, "PatientWeight")
     dose = _needed(facts, "RadionuclideTotalDose")
     correction = str(facts.get("DecayCorrection", "")).upper()
+    if not correction and facts.get("DecayCorrectionDateTime"):
+        correction = "START"  # an enhanced image says to which moment instead
     if correction == "ADMIN":
         left, basis = dose, "decay corrected to the injection (ADMIN)"
     elif correction == "START":
@@ -135,17 +132,33 @@ def _from_activity(facts: Mapping[str, Any]) -> Uptake:
     return Uptake(factor=weight * 1000 / left, basis=f"{weight:g} kg, {dose:g} Bq, {basis}")
 
 
+def _check_corrections(facts: Mapping[str, Any]) -> None:
+    """Refuse images that say of themselves that attenuation or decay is not corrected."""
+    corrected = facts.get("CorrectedImage")
+    applied = {corrected} if isinstance(corrected, str) else set(corrected or ())
+    if applied and not {"ATTN", "DECY"} <= applied:
+        raise Refused(
+            f"CorrectedImage lists {', '.join(sorted(applied))}; SUV needs ATTN and DECY.",
+            rule="not_decay_corrected",
+        )
+    for keyword in ("AttenuationCorrected", "DecayCorrected"):  # of enhanced images
+        if facts.get(keyword, "YES") != "YES":
+            raise Refused(
+                f"{keyword} is {facts[keyword]}; SUV needs images corrected for attenuation and decay.",
+                rule="not_decay_corrected",
+            )
+
+
 def _uptake_time(facts: Mapping[str, Any]) -> tuple[float, str]:
     """Seconds from injection to the time that the images are corrected to, and its name.
 
-    That time is the start of the series; where post-processing renewed SeriesTime (it then lies after the
-    first acquisition), it is the first acquisition.
+    An enhanced image names it. Else it is the start of the series; where post-processing renewed SeriesTime
+    (it then lies after the first acquisition), it is GE's private time of the scan, or without one the first
+    acquisition of all slices.
     """
-    series = _moment(facts, "SeriesDate", "SeriesTime")
-    acquired = _moment(facts, "AcquisitionDate", "AcquisitionTime")
-    start, named = (series, "SeriesTime")
-    if series is None or (acquired is not None and series > acquired):
-        start, named = acquired, "AcquisitionTime"
+    start, named = _moment(facts, "DecayCorrectionDateTime"), "DecayCorrectionDateTime"
+    if start is None:
+        start, named = _start_of_scan(facts)
     if start is None:
         raise Refused("SeriesTime and AcquisitionTime are missing.", rule="missing_suv_fact")
     injected = _moment(facts, "RadiopharmaceuticalStartDateTime")
@@ -164,6 +177,16 @@ def _uptake_time(facts: Mapping[str, Any]) -> tuple[float, str]:
             rule="suv_times",
         )
     return seconds, named
+
+
+def _start_of_scan(facts: Mapping[str, Any]) -> tuple[datetime | None, str]:
+    """Return when the scan of a classic image began, and which fact says so."""
+    series = _moment(facts, "SeriesDate", "SeriesTime")
+    acquired = _moment(facts, "AcquisitionDate", "AcquisitionTime")
+    if series is not None and (acquired is None or series <= acquired):
+        return series, "SeriesTime"
+    scan = _moment(facts, "GEScanDateTime")
+    return (acquired, "AcquisitionTime") if scan is None else (scan, "GE's time of the scan (0009,xx0D)")
 
 
 def _moment(facts: Mapping[str, Any], *keywords: str) -> datetime | None:

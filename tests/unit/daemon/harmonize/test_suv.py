@@ -77,6 +77,36 @@ def test_series_time_renewed_after_the_scan_gives_way_to_the_acquisition() -> No
     assert "AcquisitionTime" in uptake(late).basis
 
 
+def test_ge_names_the_time_of_the_scan_where_series_time_was_renewed() -> None:
+    """QIBA: GE's private scan time goes before acquisition times, but not before a SeriesTime that holds.
+
+    The scan began at 09:30, the first slice that is left was acquired at 09:36: 3600 s, not 3960 s.
+    """
+    ge = FDG | {"GEScanDateTime": "20260105093000.00", "AcquisitionTime": "093600"}
+    assert uptake(ge | {"SeriesTime": "141500"}).factor == pytest.approx(uptake(FDG).factor)
+    assert "SeriesTime" in uptake(ge | {"SeriesTime": "093000"}).basis
+
+
+ENHANCED: dict[str, Any] = {
+    "Units": "BQML",
+    "PatientWeight": 75.0,
+    "RadionuclideTotalDose": 370e6,
+    "RadionuclideHalfLife": 6586.2,
+    "RadiopharmaceuticalStartDateTime": "20260105083000",
+    "AttenuationCorrected": "YES",
+    "DecayCorrected": "YES",
+    "DecayCorrectionDateTime": "20260105093000",
+    "SeriesDate": "20260105",
+    "SeriesTime": "110000",
+}
+
+
+def test_enhanced_image_names_the_moment_it_is_corrected_to() -> None:
+    """The same patient as above: 3600 s after the injection, whatever SeriesTime says."""
+    assert uptake(ENHANCED).factor == pytest.approx(uptake(FDG).factor)
+    assert "DecayCorrectionDateTime" in uptake(ENHANCED).basis
+
+
 def test_injection_before_midnight() -> None:
     night = FDG | {
         "RadiopharmaceuticalStartTime": "233000",
@@ -126,12 +156,20 @@ def test_factor_grows_as_the_dose_decays(start: datetime, seconds: int) -> None:
         ({"RadiopharmaceuticalStartDateTime": "20250105083000"}, "suv_times"),
         ({"RadiopharmaceuticalStartDateTime": "20260105103000"}, "suv_times"),
         ({"SeriesTime": "25"}, "suv_times"),
+        ({"DecayCorrected": "NO"}, "not_decay_corrected"),
+        ({"AttenuationCorrected": "NO"}, "not_decay_corrected"),
     ],
 )
 def test_missing_or_contradicting_facts_are_refused(change: dict[str, Any], rule: str) -> None:
     with pytest.raises(Refused) as refusal:
         uptake(FDG | change)
     assert refusal.value.rule == rule
+
+
+def test_enhanced_image_without_the_moment_of_its_correction_is_refused() -> None:
+    with pytest.raises(Refused) as refusal:
+        uptake({k: v for k, v in ENHANCED.items() if k != "DecayCorrectionDateTime"})
+    assert refusal.value.rule == "not_decay_corrected"
 
 
 def test_recipe_step_makes_suv_of_activity() -> None:

@@ -1,0 +1,102 @@
+"""Units and times of classic and enhanced PET."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from phantoms import enhanced_ct, stack
+from pydicom.dataset import Dataset
+from pydicom.uid import EnhancedPETImageStorage
+
+from voxtrial.daemon.dicom import pixels, series
+from voxtrial.daemon.errors import Refused
+from voxtrial.daemon.harmonize.suv import suv
+from voxtrial.daemon.volume import Volume
+
+STORED = np.full((4, 3, 2), 8, np.int16)
+
+
+def mapping(unit: str, slope: float = 0.5) -> Dataset:
+    """Real world value mapping to a UCUM unit."""
+    code = Dataset()
+    code.CodeValue, code.CodingSchemeDesignator, code.CodeMeaning = unit, "UCUM", unit
+    item = Dataset()
+    item.MeasurementUnitsCodeSequence = [code]
+    item.RealWorldValueFirstValueMapped, item.RealWorldValueLastValueMapped = 0, 100
+    item.RealWorldValueSlope, item.RealWorldValueIntercept = slope, 0.0
+    return item
+
+
+def enhanced_pet(path: Path, *units: str) -> Volume:
+    """Read an Enhanced PET of four frames whose mapping has one of ``units`` each, or none.
+
+    75 kg, 370 MBq of F-18 at 08:30, corrected to 09:30: by hand 253.31 MBq are left.
+    """
+
+    def edit(ds: Dataset) -> None:
+        ds.Modality = "PT"
+        ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = EnhancedPETImageStorage
+        ds.PatientWeight = "75"
+        ds.AttenuationCorrected = ds.DecayCorrected = "YES"
+        ds.DecayCorrectionDateTime = "20260105093000"
+        tracer = Dataset()
+        tracer.RadiopharmaceuticalStartDateTime = "20260105083000"
+        tracer.RadionuclideTotalDose, tracer.RadionuclideHalfLife = "370000000", "6586.2"
+        ds.RadiopharmaceuticalInformationSequence = [tracer]
+
+    def edit_frame(number: int, group: Dataset) -> None:
+        if units:
+            group.RealWorldValueMappingSequence = [mapping(units[number % len(units)])]
+
+    path = enhanced_ct(path, STORED, edit=edit, edit_frame=edit_frame)
+    return pixels.read(series.group([path])[0])
+
+
+@pytest.mark.parametrize(
+    ("unit", "found"),
+    [
+        ("Bq/ml", "Bq/ml"),
+        ("{SUVbw}g/ml", "{SUVbw}g/ml"),
+        ("g/ml{SUVbw}", "{SUVbw}g/ml"),
+        ("g/ml{SUVlbm}", "1"),
+        ("{counts}", "1"),
+    ],
+)
+def test_enhanced_pet_is_in_the_unit_of_its_real_world_values(tmp_path: Path, unit: str, found: str) -> None:
+    """A stored 8 is 8 * 0.5 = 4 in that unit, whatever the rescale slope (1) says."""
+    volume = enhanced_pet(tmp_path / "pet.dcm", unit)
+    assert volume.unit == found
+    assert np.unique(volume.array).tolist() == [4]
+
+
+def test_enhanced_pet_becomes_suv(tmp_path: Path) -> None:
+    volume = enhanced_pet(tmp_path / "pet.dcm", "Bq/ml")
+    assert suv(volume).array.max() == pytest.approx(4 * 75_000 / 253.31e6, rel=1e-4)
+
+
+@pytest.mark.parametrize(("unit", "rule"), [("{counts}", "missing_suv_fact"), ("", "not_suv_units")])
+def test_enhanced_pet_that_does_not_say_what_it_is_has_no_suv(tmp_path: Path, unit: str, rule: str) -> None:
+    volume = enhanced_pet(tmp_path / "pet.dcm", *([unit] if unit else []))
+    assert volume.unit == "1"
+    with pytest.raises(Refused) as refusal:
+        suv(volume)
+    assert refusal.value.rule == rule
+
+
+def test_pet_in_two_units_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="BQML and CNTS") as refusal:
+        enhanced_pet(tmp_path / "pet.dcm", "Bq/ml", "{counts}")
+    assert refusal.value.rule == "mixed_units"
+
+
+def test_scan_begins_with_the_slice_acquired_first(tmp_path: Path) -> None:
+    """Beds from the feet up: the last slice of the sorted volume is acquired first, at 09:30:00."""
+
+    def bed(k: int, ds: Dataset) -> None:
+        ds.Modality, ds.Units = "PT", "BQML"
+        ds.AcquisitionDate, ds.AcquisitionTime = "20260105", f"09{34 - k:02d}00.00"
+
+    volume = pixels.read(series.group(stack(tmp_path, np.zeros((5, 4, 4), np.int16), edit=bed))[0])
+    assert volume.source.acquisition["AcquisitionTime"] == "093000.00"
