@@ -14,12 +14,13 @@ from voxtrial.daemon.models.store import ModelStore
 from voxtrial.daemon.settings import Settings
 from voxtrial.daemon.volume import SourceInstance
 from voxtrial.db.jobs import Job
+from voxtrial.db.queue import Held
 from voxtrial.db.results import ResultObject
 from voxtrial.db.studies import Instance, StudyVersion
 
 
 def prepare(
-    session: Session, job: Job, settings: Settings, *, objects_folder: Path | None = None
+    session: Session, job: Held | Job, settings: Settings, *, objects_folder: Path | None = None
 ) -> JobInput:
     """Return what the job is to be run with, and make its folder for this attempt, empty.
 
@@ -73,7 +74,7 @@ def prepare(
     )
 
 
-def _attempt_folder(data: Path, job: Job) -> Path:
+def _attempt_folder(data: Path, job: Held | Job) -> Path:
     """Make the folder of this attempt, and remove what attempts before it left.
 
     An attempt that has lost its lease may still be writing: it writes into a folder of its own.
@@ -85,7 +86,7 @@ def _attempt_folder(data: Path, job: Job) -> Path:
     return attempt
 
 
-def _predecessor_report(session: Session, job: Job, version: StudyVersion, data: Path) -> str:
+def _predecessor_report(session: Session, job: Held | Job, version: StudyVersion, data: Path) -> str:
     """Return the path of the newest report of the same model over an earlier version of the study."""
     path = session.scalar(
         select(ResultObject.path)

@@ -84,6 +84,15 @@ def is_open(window: str, now: datetime) -> bool:
     return following is not None and following == minute
 
 
+def may_start(window: str, now: datetime) -> bool:
+    """Whether a window is open; one that cannot be read holds nothing back."""
+    try:
+        return is_open(window, now)
+    except Misconfigured:
+        logger.exception("window cannot be read")
+        return True
+
+
 @cache
 def _trigger(window: str) -> CronTrigger:
     try:

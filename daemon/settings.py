@@ -165,6 +165,7 @@ class Route(_Section):
     concurrency: int = Field(
         0, ge=0, description="Jobs of this model at the same time; 0: no limit of its own."
     )
+    gpus: int = Field(0, ge=0, description="GPUs that each job holds; it waits for a worker that has them.")
 
 
 class Compute(_Section):

@@ -23,19 +23,18 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import InterfaceError, OperationalError
 from sqlalchemy.orm import Session
 
-from voxtrial.daemon.errors import Fatal, Misconfigured, Refused, Retryable
+from voxtrial.daemon.errors import Fatal, Refused, Retryable
 from voxtrial.daemon.executors import Cluster, Placement, ThisHost
 from voxtrial.daemon.isolation import Limits
 from voxtrial.daemon.job import JobOutput
 from voxtrial.daemon.preparation import prepare
-from voxtrial.daemon.scheduler import is_open
+from voxtrial.daemon.scheduler import may_start
 from voxtrial.daemon.services.rescuer import retry_policy
 from voxtrial.daemon.settings import Compute, Settings
 from voxtrial.db import queue
 from voxtrial.db.base import utc_now
-from voxtrial.db.engine import claiming_sessions, sessions
-from voxtrial.db.jobs import Job
-from voxtrial.db.queue import Capacity, ErrorClass, LeaseLost
+from voxtrial.db.engine import claiming_engine, sessions
+from voxtrial.db.queue import Capacity, ErrorClass, Held, LeaseLost
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +43,9 @@ PRELOAD = ("torch", "highdicom", "scipy.ndimage", "voxtrial.daemon.warm")
 """What the pipeline imports late; jobs are forked from a process that has it."""
 POLL_SECONDS = 0.5
 DRAIN_SECONDS = 60.0
-WINDOWS_SECONDS = 30.0
+NOTICE_SECONDS = 20.0
+"""Time between two looks at the windows of jobs, and two words about what this worker has."""
+NOTICES_PER_OFFER = 3
 BEATS_PER_LEASE = 3
 SHARE_OF_HOST_MEMORY = 0.8
 MEMORY_OVER_PLAN = 1.5
@@ -58,7 +59,7 @@ OUTAGE = (OperationalError, InterfaceError)
 class _Running:
     """A job that we hold."""
 
-    job: Job
+    job: Held
     future: Future[JobOutput] = field(default_factory=Future)
     step: str = ""
     recorded_step: str = ""
@@ -108,7 +109,7 @@ class Worker:
         self.lease = timedelta(seconds=compute.lease_seconds)
         self.memory_mib = compute.memory_mib or (queue.NO_LIMIT if compute.cluster else host_memory_mib())
         self._sessions = sessions(engine)
-        self._claiming_sessions = claiming_sessions(engine)
+        self._claiming = claiming_engine(engine)
         self._clock = clock
         self._poll_seconds = poll_seconds
         self._drain_seconds = drain_seconds
@@ -116,7 +117,7 @@ class Worker:
         self._running: dict[int, _Running] = {}
         self._windows: list[str] = []
         self._next_beat = 0.0
-        self._next_look_at_windows = 0.0
+        self._next_notice = 0.0
         self._database_is_away = False
 
     @property
@@ -136,20 +137,28 @@ class Worker:
             self._beat()
             self._rest(stop)
         self._give_back()
-        self._placement.close()
+        self.close()
         logger.info("worker stopped", extra={"worker": self.name})
 
     def run_until_idle(self) -> None:
         """Work until nothing can be claimed and nothing runs."""
         while self.look() or self._running:
             self._rest(Event())
-        self._placement.close()
+        self.close()
 
     def look(self) -> int:
         """Record what has ended, prolong the leases, claim what fits; return how many jobs were claimed."""
         self._collect()
         self._beat()
+        self._look_around()
         return self._fill()
+
+    def close(self) -> None:
+        """Leave the queue; nothing of ours runs any more."""
+        with self._patience(), self._sessions.begin() as session:
+            queue.withdraw(session, self.name)
+        self._placement.close()
+        self._claiming.dispose()
 
     def _rest(self, stop: Event) -> None:
         """Wait until something has ended, or for the next poll."""
@@ -159,27 +168,41 @@ class Worker:
         elif stop.wait(self._poll_seconds) and self._running:
             time.sleep(self._poll_seconds)  # draining while the database is away
 
+    def _look_around(self) -> None:
+        """See which windows jobs wait for, and say what this worker has."""
+        if time.monotonic() < self._next_notice:
+            return
+        with self._patience(), self._sessions.begin() as session:
+            self._windows = queue.windows(session)
+            queue.offer(
+                session,
+                self.name,
+                memory_mib=self.memory_mib,
+                gpus=self.settings.compute.gpus,
+                now=self._clock(),
+                lease=NOTICES_PER_OFFER * timedelta(seconds=NOTICE_SECONDS),
+            )
+            self._next_notice = time.monotonic() + NOTICE_SECONDS
+
     def _fill(self) -> int:
         """Claim jobs while there is room for them."""
         claimed = 0
         with self._patience():
             while len(self._running) < self.slots:
-                with self._claiming_sessions.begin() as session:
-                    capacity = self._capacity(session)
-                    job = queue.claim(session, self.name, self._clock(), self.lease, capacity)
+                with sessions(self._claiming).begin() as session:
+                    job = queue.claim(session, self.name, self._clock(), self.lease, self._capacity())
                 if job is None:
                     break
                 claimed += 1
                 self._start(job)
         return claimed
 
-    def _start(self, job: Job) -> None:
+    def _start(self, job: Held) -> None:
         """Hand a claimed job to its process."""
         held = _Running(job=job)
         self._running[job.id] = held
         logger.info("job started", extra={"job": job.id, "model": job.model_name, "attempt": job.attempts})
         try:
-            self._refuse_what_never_fits(job)
             with self._sessions.begin() as session:
                 job_input = prepare(session, job, self.settings)
             held.future = self._placement.submit(
@@ -189,13 +212,6 @@ class Worker:
             held.future.set_exception(Retryable(f"The database did not answer: {error}"))
         except Exception as error:  # an ending like others, recorded with them
             held.future.set_exception(error)
-
-    def _refuse_what_never_fits(self, job: Job) -> None:
-        if job.planned_peak_mib > self.memory_mib:
-            raise Fatal(
-                f"The model plans for {job.planned_peak_mib} MiB, this worker has {self.memory_mib} MiB; "
-                "raise compute.memory_mib or run it on a larger host."
-            )
 
     def _collect(self) -> None:
         """Record the jobs that have ended; keep those that the database does not take at the moment."""
@@ -294,20 +310,16 @@ class Worker:
                     pass
         self._running.clear()
 
-    def _capacity(self, session: Session) -> Capacity:
+    def _capacity(self) -> Capacity:
         """Return what fits beside the jobs that run."""
         running = [held.job for held in self._running.values()]
-        if time.monotonic() >= self._next_look_at_windows:
-            self._windows = queue.windows(session)
-            self._next_look_at_windows = time.monotonic() + WINDOWS_SECONDS
         return Capacity(
             memory_mib=self.memory_mib - sum(job.planned_peak_mib for job in running),
-            memory_limit_mib=self.memory_mib,
             gpus=self.settings.compute.gpus - sum(job.gpus for job in running),
-            open_windows=[window for window in self._windows if _may_start(window, self._clock())],
+            open_windows=[window for window in self._windows if may_start(window, self._clock())],
         )
 
-    def _limits(self, job: Job) -> Limits:
+    def _limits(self, job: Held) -> Limits:
         """Return the limits of a job: by its plan, or an equal share of the host where it has none."""
         share = 0 if self.memory_mib == queue.NO_LIMIT else self.memory_mib // max(self.slots, 1)
         return Limits(
@@ -357,15 +369,6 @@ def _judge(error: BaseException) -> tuple[ErrorClass, str]:
         return ErrorClass.FATAL, str(error)
     logger.error("unexpected error", exc_info=error)
     return ErrorClass.FATAL, f"{type(error).__name__}: {error}"
-
-
-def _may_start(window: str, now: datetime) -> bool:
-    """Whether a window is open; one that cannot be read holds nothing back."""
-    try:
-        return is_open(window, now)
-    except Misconfigured:
-        logger.exception("window cannot be read")
-        return True
 
 
 def _durable(path: Path) -> Path:

@@ -47,7 +47,7 @@ class Job(Base):
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    study_version_id: Mapped[int] = mapped_column(ForeignKey("study_versions.id"), index=True)
+    study_version_id: Mapped[int] = mapped_column(ForeignKey("study_versions.id"))
     model_digest: Mapped[str] = mapped_column(ForeignKey("models.digest"))
     model_name: Mapped[str] = mapped_column(String(128))
     recipe_digest: Mapped[str] = mapped_column(String(64))
@@ -78,6 +78,17 @@ class Job(Base):
     """Seconds by pipeline step of the last attempt."""
     provenance: Mapped[dict[str, Any]] = mapped_column(default=dict)
     """Selected series by input role, recipe record, code version, device."""
+
+
+class Offer(Base):
+    """What a worker has for jobs, renewed while it lives: so that somebody can say why a job waits."""
+
+    __tablename__ = "offers"
+
+    worker: Mapped[str] = mapped_column(String(128), primary_key=True)
+    memory_mib: Mapped[int]
+    gpus: Mapped[int]
+    expires_at: Mapped[datetime]
 
 
 class Event(Base):

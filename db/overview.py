@@ -15,6 +15,7 @@ from voxtrial.db.queue.leases import inline
 from voxtrial.db.results import Delivery, ResultObject
 from voxtrial.db.states import DeliveryState, JobState, StudyState
 from voxtrial.db.studies import Instance, StudyVersion
+from voxtrial.db.waiting import FACTS, Why
 
 PAGE = 500
 LEAST_ADVANCED_FIRST = tuple(
@@ -30,8 +31,19 @@ DELIVERY_INDEXES = (
     (DeliveryState.DEAD, DeliveryState.CANCELLED),
 )
 """States by the partial index that holds them."""
-UNEXPLAINED = (JobState.QUEUED, JobState.RUNNING, JobState.SUCCEEDED)
-"""States of a job that need no reason."""
+
+
+WORST_FIRST = (
+    JobState.DEAD,
+    JobState.REFUSED,
+    JobState.CANCELLED,
+    JobState.WAITING,
+    JobState.QUEUED,
+    JobState.RUNNING,
+    JobState.SUPERSEDED,
+    JobState.SUCCEEDED,
+)
+UNDER_WAY = {DeliveryState.PENDING: "To be sent.", DeliveryState.SENT: "Sent, not confirmed yet."}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +87,7 @@ class Happening:
 
 
 def list_studies(
-    session: Session, *, state: str = "", study_instance_uid: str = "", limit: int = 0
+    session: Session, why: Why, *, state: str = "", study_instance_uid: str = "", limit: int = 0
 ) -> Iterator[StudyOverview]:
     """Yield study versions, newest first, at most ``limit`` of them unless it is 0."""
     query = select(StudyVersion).order_by(StudyVersion.id.desc())
@@ -89,7 +101,7 @@ def list_studies(
         versions = session.scalars(query.limit(size)).all() if size else []
         if not versions:
             return
-        yield from _overviews(session, versions)
+        yield from _overviews(session, versions, why)
         yielded += len(versions)
         query = query.where(StudyVersion.id < versions[-1].id)
 
@@ -128,6 +140,12 @@ def find_study(session: Session, text: str) -> list[str]:
         StudyVersion.accession_number == text,
     )
     return list(exact or session.scalars(select(uid).where(near).distinct().order_by(uid)))
+
+
+def newest_version(session: Session, study_instance_uid: str) -> int | None:
+    """Return the number of the newest version of a study; None: there is no such study."""
+    of_study = StudyVersion.study_instance_uid == study_instance_uid
+    return session.scalar(select(func.max(StudyVersion.version)).where(of_study))
 
 
 def timeline(session: Session, study_instance_uid: str) -> list[Happening]:
@@ -180,12 +198,12 @@ def _in_state(
     yield from (column.in_(inline(*states)) for states in indexes if state in states)
 
 
-def _overviews(session: Session, versions: Sequence[StudyVersion]) -> Iterator[StudyOverview]:
+def _overviews(session: Session, versions: Sequence[StudyVersion], why: Why) -> Iterator[StudyOverview]:
     """Yield the overviews of one page: three queries however many versions it has."""
     ids = [version.id for version in versions]
     jobs: dict[int, list[Any]] = {key: [] for key in ids}
-    columns = (Job.study_version_id, Job.model_name, Job.state, Job.reason)
-    for row in session.execute(select(*columns).where(Job.study_version_id.in_(ids)).order_by(Job.id)):
+    columns = select(Job.study_version_id, *FACTS)
+    for row in session.execute(columns.where(Job.study_version_id.in_(ids)).order_by(Job.id)):
         jobs[row.study_version_id].append(row)
     outgoing: dict[int, list[Any]] = {key: [] for key in ids}
     for row in session.execute(
@@ -209,7 +227,7 @@ def _overviews(session: Session, versions: Sequence[StudyVersion]) -> Iterator[S
             study_instance_uid=version.study_instance_uid,
             version=version.version,
             state=version.state,
-            reason=version.reason or _reason(jobs[version.id], outgoing[version.id]),
+            reason=version.reason or _reason(version, jobs[version.id], outgoing[version.id], why),
             instances=arrived.get(version.id, version.instances),
             jobs={row.model_name: row.state for row in jobs[version.id]},
             deliveries={row.destination: row.state for row in outgoing[version.id]},
@@ -221,12 +239,15 @@ def _overviews(session: Session, versions: Sequence[StudyVersion]) -> Iterator[S
         )
 
 
-def _reason(jobs: Sequence[Any], outgoing: Sequence[Any]) -> str:
-    """Return the reason of the first job, else of the first destination, that is not simply on its way."""
-    for row in jobs:
-        if row.state not in UNEXPLAINED and row.reason:
-            return f"{row.model_name}: {row.reason}"
-    return next((f"{row.destination}: {row.reason}" for row in reversed(outgoing) if row.reason), "")
+def _reason(version: StudyVersion, jobs: Sequence[Any], outgoing: Sequence[Any], why: Why) -> str:
+    """Return what went wrong, or is waited for: of a job, else of a delivery, else of the study itself."""
+    for row in sorted(jobs, key=lambda row: WORST_FIRST.index(row.state)):
+        if reason := why.of(row):
+            return f"{row.model_name}: {reason}"
+    for row in reversed(outgoing):
+        if reason := row.reason or UNDER_WAY.get(row.state, ""):
+            return f"{row.destination}: {reason}"
+    return "Instances may still come in." if version.state == StudyState.RECEIVING else ""
 
 
 def _arrived(session: Session, ids: Sequence[int]) -> dict[int, int]:

@@ -1,38 +1,37 @@
 """A site whose processes are killed: by SIGKILL, at a chosen transition or at any moment.
 
-Studies come in through the intake of the listener; the duties (assembler, deliverer, rescuer) and the worker
-run in processes of their own, forked from a warm server; a small PACS takes the results. The product knows
-nothing of all this: a process is armed by watching the events that its transactions are about to commit.
+A scanner sends studies to the listener, and sends again what was not acknowledged; the duties (assembler,
+deliverer, rescuer) and the worker run in processes of their own, forked from a warm server; a small PACS
+takes the results. ``kill_daemon`` does the same to a real ``voxtrial serve``.
 """
 
 from __future__ import annotations
 
-import multiprocessing
 import os
+import queue
 import random
 import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
-from itertools import count
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import kill_points
 import numpy as np
 import phantoms
+from kill_points import LEASE_SECONDS, KillPoint
+from peers import free_port
 from pydicom import dcmread
 from sqlalchemy import Engine, func, select
 from sqlalchemy.orm import Session
 
-from voxtrial.daemon.network import part10
-from voxtrial.daemon.network.intake import Offer, intake_of
-from voxtrial.daemon.network.ledger import Origin
 from voxtrial.daemon.network.pacs import SmallPACS
+from voxtrial.daemon.network.scu import Peer, store
 from voxtrial.daemon.settings import Settings
 from voxtrial.db.engine import connect
 from voxtrial.db.jobs import Event, Job
@@ -41,46 +40,15 @@ from voxtrial.db.states import DeliveryState, JobState, StudyState
 from voxtrial.db.studies import Instance, StudyVersion
 
 SLICES = 4
-SETTLE_SECONDS = 240.0
-PATIENCE_SECONDS = 60.0
-LEASE_SECONDS = 1.0
+PATIENCE_SECONDS = 90.0
+"""A site on which nothing happens for so long is stuck."""
 QUIET_SECONDS = 0.3
 """On a busy machine a study may come in more slowly than this: its slices then make two versions."""
-
-
-@dataclass(frozen=True)
-class KillPoint:
-    """The commit of a transition: the process dies right before it, or right after it."""
-
-    subject: str
-    before: str
-    after: str
-    moment: str
-
-    @property
-    def role(self) -> str:
-        """The process that makes this transition."""
-        worker = self.subject == "job" and "RUNNING" in (self.before, self.after)
-        return "work" if worker or (self.before == "" and self.subject == "delivery") else "tend"
-
-    def __str__(self) -> str:
-        return f"{self.moment} {self.subject} {self.before or 'nothing'} -> {self.after}"
-
-
-TRANSITIONS = (
-    ("study", "RECEIVING", "ASSUMED"),
-    ("study", "ASSUMED", "READY"),
-    ("job", "", "QUEUED"),
-    ("job", "QUEUED", "RUNNING"),
-    ("job", "RUNNING", "WAITING"),
-    ("job", "WAITING", "RUNNING"),
-    ("job", "RUNNING", "SUCCEEDED"),
-    ("delivery", "", "PENDING"),
-    ("delivery", "PENDING", "SENT"),
-    ("delivery", "SENT", "CONFIRMED"),
-)
-EVERY_POINT = tuple(
-    KillPoint(*transition, moment) for transition in TRANSITIONS for moment in ("before", "after")
+RESEND_SECONDS = 0.1
+ENDS: tuple[tuple[Any, tuple[str, ...]], ...] = (
+    (StudyVersion, (StudyState.READY, StudyState.REFUSED)),
+    (Job, (JobState.SUCCEEDED, JobState.SUPERSEDED)),
+    (Delivery, (DeliveryState.CONFIRMED, DeliveryState.CANCELLED)),
 )
 
 
@@ -90,18 +58,42 @@ class Verdict:
 
     studies: int = 0
     versions: int = 0
-    kills: int = 0
+    kills: Counter[str] = field(default_factory=Counter)
     lost: int = 0
     duplicated: int = 0
     stuck: int = 0
     attempts: Counter[int] = field(default_factory=Counter)
 
     def __str__(self) -> str:
+        kills = ", ".join(f"{n} {victim}" for victim, n in sorted(self.kills.items()))
         attempts = ", ".join(f"{jobs} jobs {n}" for n, jobs in sorted(self.attempts.items()))
         return (
-            f"{self.kills} kills, {self.studies} studies in {self.versions} versions: {self.lost} lost, "
-            f"{self.duplicated} duplicated, {self.stuck} stuck; attempts: {attempts}"
+            f"{self.kills.total()} kills ({kills}), {self.studies} studies in {self.versions} versions: "
+            f"{self.lost} lost, {self.duplicated} duplicated, {self.stuck} stuck; attempts: {attempts}"
         )
+
+
+class Scanner(threading.Thread):
+    """Sends studies in turn, and again what was not acknowledged, until all of it is."""
+
+    def __init__(self, peer: Peer) -> None:
+        super().__init__(daemon=True)
+        self._peer = peer
+        self._studies: queue.SimpleQueue[list[Path]] = queue.SimpleQueue()
+
+    def send(self, files: list[Path]) -> None:
+        """Send a study when those before it have been sent."""
+        self._studies.put(files)
+
+    def finish(self) -> None:
+        """Wait until everything has been acknowledged."""
+        self._studies.put([])
+        self.join()
+
+    def run(self) -> None:
+        while files := self._studies.get():
+            while files := [one.path for one in store(files, self._peer) if not one.stored]:
+                time.sleep(RESEND_SECONDS)
 
 
 class Site:
@@ -136,6 +128,7 @@ class Site:
         self.settings = Settings(
             site={"data": data},
             database={"url": database_url},
+            listener={"port": free_port(), "workers": 1, "watermark_mib": 0},
             completeness={"quiet_seconds": quiet_seconds},
             destinations=[
                 {"name": "pacs", "port": self.pacs.port, "ae_title": "SMALLPACS", "commitment": False}
@@ -145,50 +138,49 @@ class Site:
                 "workers": 2,
                 "lease_seconds": lease_seconds,
                 "retry_seconds": 0.2,
+                "longest_retry_seconds": 2.0,
                 "maximum_attempts": 100_000,
                 "memory_mib": 2000,
             },
         )
         self.engine = connect(database_url)
-        self.kills = 0
+        self.kills: Counter[str] = Counter()
         self.fed: list[str] = []
         self._rest: list[Path] = []
-        self._context = multiprocessing.get_context("forkserver")
-        self._context.set_forkserver_preload(["kill_harness", "voxtrial.daemon.duties", "stand_ins"])
 
     def feed(
         self, count: int = 1, *, slices: int = SLICES, received: int | None = None, seed: str = ""
     ) -> None:
         """Receive new studies; the slices past ``received`` stay at the scanner until ``feed_rest``."""
         for _ in range(count):
-            files = _scan(self.data, seed or str(len(self.fed)), slices)
+            files = self._scan(seed or str(len(self.fed)), slices)
             self._rest = files[received:] if received is not None else []
-            _receive(self.settings, self.engine, files[:received])
-            self.fed.append(str(dcmread(files[0]).StudyInstanceUID))
+            kill_points.receive(self.settings, self.engine, files[:received])
 
     def feed_rest(self) -> None:
         """Receive what ``feed`` left at the scanner."""
-        _receive(self.settings, self.engine, self._rest)
+        kill_points.receive(self.settings, self.engine, self._rest)
 
-    def start_receiver(self, *, slices: int, killed_at_row: int) -> BaseProcess:
-        """Receive a study in a process that dies with the file written and the row not committed."""
-        process = self._context.Process(
-            target=_receive_and_die,
-            args=(self.settings.model_dump(mode="json"), slices, killed_at_row),
-            daemon=False,
-        )
-        process.start()
-        return process
+    def _scan(self, seed: str, slices: int = SLICES) -> list[Path]:
+        """Return the files of a study at the scanner; the same seed gives the same study."""
+        pixels = np.zeros((slices, 8, 8), np.int16)
+        files = phantoms.ct_series(self.data / "scanner" / seed, pixels, seed=seed)
+        uid = str(dcmread(files[0]).StudyInstanceUID)
+        if uid not in self.fed:
+            self.fed.append(uid)
+        return files
+
+    def start_receiver(
+        self, seed: str, *, slices: int = SLICES, killed_at_row: int = 1, moment: str = "before"
+    ) -> BaseProcess:
+        """Receive a study in a process that dies before or after the commit of a row, without an answer."""
+        files = self._scan(seed, slices)
+        document = self.settings.model_dump(mode="json")
+        return kill_points.start(kill_points.receive_and_die, document, files, killed_at_row, moment)
 
     def start(self, role: str, point: KillPoint | None = None) -> BaseProcess:
-        """Start the duties (``tend``) or the worker (``work``), armed or not."""
-        process = self._context.Process(
-            target=_run_role,
-            args=(role, self.settings.model_dump(mode="json"), self.target, point),
-            daemon=False,
-        )
-        process.start()
-        return process
+        """Start a role of the site, armed or not; see ``kill_points.start_role``."""
+        return kill_points.start_role(role, self.settings, self.target, point)
 
     @contextmanager
     def running(self, *roles: str) -> Iterator[dict[str, BaseProcess]]:
@@ -202,200 +194,147 @@ class Site:
 
     def kill_at(self, point: KillPoint) -> None:
         """Bring a process to the point and let it die there, while the other role works."""
-        self.feed()
-        other = "tend" if point.role == "work" else "work"
-        with self.running(other):
-            victim = self.start(point.role, point)
-            deadline = time.monotonic() + PATIENCE_SECONDS
-            while victim.is_alive() and time.monotonic() < deadline:
-                victim.join(2.0)
-                if victim.is_alive():
-                    self.feed()  # e.g. only every third job fails
+        if point.role == "listen":
+            seed = str(point)
+            victim = self.start_receiver(seed, moment=point.moment)
+            victim.join(PATIENCE_SECONDS)
             happened = victim.exitcode == -signal.SIGKILL
-            kill(victim)
-            assert happened, f"{point} did not happen: {self.verdict()}"
-        self.kills += 2  # the victim, and the other role at whatever it was doing
+            self.feed(seed=seed)  # the scanner heard nothing and sends again
+        else:
+            self.feed()
+            other = "tend" if point.role == "work" else "work"
+            with self.running(other):
+                happened = self._dies_at(point)
+            self.kills[other] += 1  # at whatever it was doing
+        assert happened, f"{point} did not happen: {self.verdict()}"
+        self.kills[point.role] += 1
+
+    def _dies_at(self, point: KillPoint) -> bool:
+        """Start a process and feed it until it has died at the point."""
+        victim = self.start(point.role, point)
+        deadline = time.monotonic() + PATIENCE_SECONDS
+        while victim.is_alive() and time.monotonic() < deadline:
+            victim.join(2.0)
+            if victim.is_alive():
+                self.feed()  # e.g. only every third job fails
+        happened = victim.exitcode == -signal.SIGKILL
+        kill(victim)
+        return happened
 
     def kill_at_random(self, kills: int, generator: random.Random) -> None:
-        """Kill the worker, the duties, or both, again and again, each time at any moment."""
-        processes = {role: self.start(role) for role in ("tend", "work")}
+        """Kill the listener, the worker, the duties, or all of them, again and again, at any moment."""
+        roles = ("listen", "tend", "work")
+        scanner = Scanner(Peer("127.0.0.1", self.settings.listener.port, self.settings.listener.ae_title))
+        scanner.start()
+        processes = {role: self.start(role) for role in roles}
         try:
-            while self.kills < kills:
+            while self.kills.total() < kills:
                 if generator.random() < 0.5:
-                    self.feed()
+                    scanner.send(self._scan(str(len(self.fed))))
                 time.sleep(generator.uniform(0.0, 0.6))
-                victims = generator.choice((("work",), ("tend",), ("tend", "work")))
+                victims = generator.choice((*((role,) for role in roles), ("tend", "work"), roles))
                 for role in victims:
                     kill(processes[role])
-                    self.kills += 1
+                    self.kills[role] += 1
                 for role in victims:
                     processes[role] = self.start(role)
+            scanner.finish()
         finally:
             for process in processes.values():
                 kill(process)
 
     def settle(self) -> Verdict:
-        """Let everything run undisturbed until nothing is open, and judge."""
-        deadline = time.monotonic() + SETTLE_SECONDS
+        """Let everything run undisturbed until nothing is open, or nothing happens any more, and judge."""
         with self.running("tend", "work"):
-            while self.open_rows() and time.monotonic() < deadline:
-                time.sleep(0.1)
+            settle(self.engine)
         return self.verdict()
 
     def verdict(self) -> Verdict:
-        """Compare what came in with what stands in the rows and at the PACS."""
-        verdict = Verdict(studies=len(self.fed), kills=self.kills, stuck=self.open_rows())
-        at_pacs = Counter(path.parent.parent.name for path in self.pacs.objects())
-        with Session(self.engine) as session:
-            for uid in self.fed:
-                versions = session.scalars(
-                    select(StudyVersion)
-                    .where(StudyVersion.study_instance_uid == uid)
-                    .order_by(StudyVersion.version)
-                ).all()
-                stored = Instance.study_instance_uid == uid
-                instances = session.scalar(select(func.count()).where(stored, Instance.deleted_at.is_(None)))
-                complete = bool(versions) and (versions[-1].state, versions[-1].instances) == (
-                    "READY",
-                    SLICES,
-                )
-                verdict.lost += not complete or instances != SLICES or at_pacs[uid] == 0
-                verdict.duplicated += at_pacs[uid] > len(versions)
-                verdict.versions += len(versions)
-            jobs = session.scalars(select(Job)).all()
-            verdict.attempts = Counter(job.attempts for job in jobs)
-            for job in jobs:
-                succeeded = select(func.count()).where(
-                    Event.subject == "job", Event.subject_id == job.id, Event.after == "SUCCEEDED"
-                )
-                objects = select(func.count()).where(ResultObject.job_id == job.id)
-                verdict.duplicated += (session.scalar(succeeded) or 0) > 1
-                verdict.duplicated += (session.scalar(objects) or 0) > 1
-            verdict.duplicated += max(len(jobs) - verdict.versions, 0)
-        return verdict
+        """Compare what was sent with what stands in the rows and at the PACS."""
+        at_pacs: dict[str, set[str]] = {}
+        for path in self.pacs.objects():
+            at_pacs.setdefault(path.parent.parent.name, set()).add(path.stem)
+        return judge(self.engine, dict.fromkeys(self.fed, SLICES), at_pacs, self.kills)
 
     def close(self) -> None:
         """Stop the PACS and leave the database."""
         self.pacs.stop()
         self.engine.dispose()
 
-    def open_rows(self) -> int:
-        """Count what is not at its end."""
-        ends: list[tuple[Any, tuple[str, ...]]] = [
-            (StudyVersion, (StudyState.READY, StudyState.REFUSED)),
-            (Job, (JobState.SUCCEEDED, JobState.SUPERSEDED)),
-            (Delivery, (DeliveryState.CONFIRMED, DeliveryState.CANCELLED)),
-        ]
-        with Session(self.engine) as session:
-            return sum(
-                session.scalar(select(func.count()).select_from(table).where(table.state.not_in(final))) or 0
-                for table, final in ends
-            )
-
 
 def kill(process: BaseProcess) -> None:
-    """Kill -9 and wait for the end."""
-    process.kill()
+    """Kill -9 a process with its group, and wait for the end."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid or 0, signal.SIGKILL)
+    process.kill()  # it may not have led its group yet
     process.join()
 
 
-def _scan(data: Path, seed: str, slices: int) -> list[Path]:
-    """Return the files of a study at the scanner; the same seed gives the same study."""
-    return phantoms.ct_series(data / "scanner" / seed, np.zeros((slices, 8, 8), np.int16), seed=seed)
+def settle(engine: Engine, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    """Wait until nothing is open, or nothing has happened for long: for longer than any lease."""
+    seen, deadline = 0, time.monotonic() + patience_seconds
+    while open_rows(engine) and time.monotonic() < deadline:
+        with Session(engine) as session:
+            happened = session.scalar(select(func.max(Event.id))) or 0
+        if happened > seen:
+            seen, deadline = happened, time.monotonic() + patience_seconds
+        time.sleep(0.2)
 
 
-def _receive(settings: Settings, engine: Engine, files: Sequence[Path]) -> None:
-    """Let the listener's intake take files; every one must be acknowledged."""
-    intake = intake_of(settings, engine)
-    for path in files:
-        header = dcmread(path)
-        offer = Offer(
-            sop_class_uid=header.SOPClassUID,
-            sop_instance_uid=header.SOPInstanceUID,
-            transfer_syntax_uid=header.file_meta.TransferSyntaxUID,
-            origin=Origin(calling_ae="SCANNER"),
-        )
-        reception = intake.begin(offer)
-        file, _ = part10.open_dataset(path)
-        with file:
-            reception.write(file.read())
-        assert reception.finish().status == 0
+def open_rows(engine: Engine) -> list[str]:
+    """Return what is not at its end, and why."""
+    with Session(engine) as session:
+        return [
+            f"{row.__tablename__} {row.id}: {row.state} ({row.reason})"
+            for table, final in ENDS
+            for row in session.scalars(select(table).where(table.state.not_in(final)))
+        ]
 
 
-def _receive_and_die(document: dict[str, Any], slices: int, killed_at_row: int) -> None:
-    from voxtrial.daemon.network.joining import Joining
+def judge(
+    engine: Engine, sent: Mapping[str, int], at_pacs: Mapping[str, set[str]], kills: Counter[str]
+) -> Verdict:
+    """Compare what was sent with what stands in the rows and at the PACS.
 
-    settings = Settings(**document)
-    engine = connect(settings.database_url)
-    commit, join = engine.dialect.do_commit, Joining.join
-    commits = count(1)
-
-    def die_when_due() -> None:
-        if next(commits) == killed_at_row:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    def do_commit(connection: Any) -> None:
-        die_when_due()
-        commit(connection)
-
-    class Watched:
-        """The driver's connection, whose commits the short way of the ledger calls itself."""
-
-        def __init__(self, connection: Any) -> None:
-            self._connection = connection
-
-        def __getattr__(self, name: str) -> Any:
-            return getattr(self._connection, name)
-
-        def commit(self) -> None:
-            die_when_due()
-            self._connection.commit()
-
-    engine.dialect.do_commit = do_commit  # type: ignore[method-assign]  # the engine is this process's own
-    Joining.join = lambda self, connection, batch: join(self, Watched(connection), batch)  # type: ignore[method-assign]  # as above
-    _receive(settings, engine, _scan(settings.site.data, "receiver", slices))
-
-
-def _run_role(role: str, document: dict[str, Any], target: str, point: KillPoint | None) -> None:
-    """Be a role, with short intervals, on an engine that is armed."""
-    settings = Settings(**document)
-    if role == "tend":
-        from voxtrial.daemon import duties
-        from voxtrial.daemon.services import deliverer
-
-        duties.ASSEMBLE_EVERY = duties.DELIVER_EVERY = duties.RESCUE_EVERY = timedelta(seconds=0.05)
-        deliverer.LEASE = timedelta(seconds=LEASE_SECONDS)
-        duties.connect = lambda url: _armed(connect(url), point)  # type: ignore[assignment]  # watches commits
-        duties.run(settings)
-    else:
-        from voxtrial.daemon.worker import Worker
-
-        os.environ["PYTHONPATH"] = str(Path(__file__).parent)  # the server of jobs imports the stand-in once
-        engine = _armed(connect(settings.database_url), point)
-        Worker(settings, engine, target=target, poll_seconds=0.05).run(threading.Event())
+    Parameters
+    ----------
+    sent
+        Number of acknowledged instances by Study Instance UID.
+    at_pacs
+        SOP Instance UIDs of the results that the PACS holds, by Study Instance UID.
+    """
+    verdict = Verdict(studies=len(sent), kills=kills, stuck=len(open_rows(engine)))
+    with Session(engine) as session:
+        for uid, slices in sent.items():
+            newest = select(StudyVersion).where(StudyVersion.study_instance_uid == uid)
+            versions = session.scalars(newest.order_by(StudyVersion.version)).all()
+            stored = Instance.study_instance_uid == uid
+            instances = session.scalar(select(func.count()).where(stored, Instance.deleted_at.is_(None)))
+            complete = [(v.state, v.instances) for v in versions[-1:]] == [(StudyState.READY, slices)]
+            confirmed = session.scalars(
+                select(ResultObject.sop_instance_uid)
+                .join(Delivery)
+                .where(ResultObject.study_instance_uid == uid, Delivery.state == DeliveryState.CONFIRMED)
+            ).all()
+            results = session.scalars(
+                select(ResultObject.sop_instance_uid).where(ResultObject.study_instance_uid == uid)
+            ).all()
+            held = at_pacs.get(uid, set())
+            verdict.lost += not (complete and instances == slices and confirmed and held >= set(confirmed))
+            verdict.duplicated += len(held - set(results))
+            verdict.versions += len(versions)
+        verdict.duplicated += _done_twice(session)
+        verdict.attempts = Counter(session.scalars(select(Job.attempts)))
+    return verdict
 
 
-def _armed(engine: Engine, point: KillPoint | None) -> Engine:
-    """Let the process die at the commit of a transaction that has written the event of ``point``."""
-    if point is None:
-        return engine
-    commit = engine.dialect.do_commit
-    wanted = (point.subject, point.before, point.after)
-    seen: dict[str, int] = {}
-
-    def do_commit(connection: Any) -> None:
-        cursor = connection.cursor()
-        cursor.execute("SELECT id, subject, before, after FROM events ORDER BY id DESC LIMIT 50")
-        rows = cursor.fetchall()
-        cursor.close()
-        newest = rows[0][0] if rows else 0
-        hit = "last" in seen and any(row[0] > seen["last"] and tuple(row[1:]) == wanted for row in rows)
-        seen["last"] = max(newest, seen.get("last", newest))
-        if hit and point.moment == "before":
-            os.kill(os.getpid(), signal.SIGKILL)
-        commit(connection)
-        if hit:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    engine.dialect.do_commit = do_commit  # type: ignore[method-assign]  # the engine is this process's own
-    return engine
+def _done_twice(session: Session) -> int:
+    """Count jobs beyond one a version, successes beyond one a job, and objects beyond one of a kind a job."""
+    doubled = (
+        select(Job.study_version_id).group_by(Job.study_version_id, Job.model_digest),
+        select(Event.subject_id)
+        .where(Event.subject == "job", Event.after == JobState.SUCCEEDED)
+        .group_by(Event.subject_id),
+        select(ResultObject.job_id).group_by(ResultObject.job_id, ResultObject.kind),
+    )
+    return sum(len(session.scalars(query.having(func.count() > 1)).all()) for query in doubled)

@@ -105,7 +105,7 @@ def measurement(value: float, code: str = "118565006") -> dict[str, Any]:
     }
 
 
-def finish(session: Session, claimed: Job, *, now: datetime, uid: str = "") -> Job:
+def finish(session: Session, claimed: queue.Held, *, now: datetime, uid: str = "") -> Job:
     """Let a claimed job succeed with one object and one measurement."""
     return queue.succeed(
         session,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,15 +12,20 @@ from voxtrial.daemon.commands.site import (
     Limit,
     Reason,
     StudyOption,
-    changing,
+    change_each,
     reading,
     user,
 )
 
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from voxtrial.db.results import Delivery, ResultObject
+
 group = typer.Typer(no_args_is_help=True, help="Deliveries: one result object to one destination each.")
 
 DeliveryIds = Annotated[list[int] | None, typer.Argument(help="Numbers of deliveries.", show_default=False)]
-COLUMNS = ("id", "destination", "kind", "state", "attempts", "basis", "study_instance_uid", "reason")
+COLUMNS = ("id", "destination", "kind", "state", "attempts", "basis", "study_instance_uid", "why")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -38,7 +43,7 @@ def list_deliveries(
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
-    """List deliveries, newest first."""
+    """List deliveries, newest first, with what each waits for or why it has ended."""
     from voxtrial.daemon.commands.listing import show
     from voxtrial.db import overview
 
@@ -54,10 +59,7 @@ def show_delivery(
     config: ConfigFile = None,
 ) -> None:
     """Show all that is known of a delivery, and its timeline."""
-    import json
-    from dataclasses import asdict
-
-    from voxtrial.daemon.commands import listing
+    from voxtrial.daemon.commands.listing import show_one
     from voxtrial.daemon.errors import VoxtrialError
     from voxtrial.db import overview
     from voxtrial.db.results import Delivery
@@ -68,13 +70,7 @@ def show_delivery(
             raise VoxtrialError(f"There is no delivery {delivery}; list them with: voxtrial deliveries list.")
         fields = _fields(*found)
         happenings = overview.happenings(session, {("delivery", delivery): f"delivery {delivery}"})
-    if as_json:
-        timeline = [asdict(happening) for happening in happenings]
-        typer.echo(json.dumps({**fields, "timeline": timeline}, indent=2, default=str))
-        return
-    listing.show_fields(fields)
-    typer.echo()
-    listing.draw_timeline(happenings)
+    show_one(fields, happenings, as_json=as_json)
 
 
 @group.command("retry")
@@ -98,9 +94,11 @@ def retry_deliveries(
             query = query.where(Delivery.destination == destination)
         with reading(config) as session:
             wanted += [delivery.id for delivery, _ in session.execute(query)]
-    for number in wanted:
-        with changing(config, "retry delivery", f"delivery {number}") as session:
-            queue.retry_delivery(session, number, now=utc_now(), actor=user(), reason=reason)
+
+    def retry(session: Session, number: int) -> object:
+        return queue.retry_delivery(session, number, now=utc_now(), actor=user(), reason=reason)
+
+    change_each(config, "retry", "delivery", wanted, retry)
     typer.echo(f"{len(wanted)} deliveries will be sent again.")
 
 
@@ -110,13 +108,18 @@ def cancel_deliveries(deliveries: DeliveryIds = None, reason: Reason = "", confi
     from voxtrial.db import queue
     from voxtrial.db.base import utc_now
 
-    for number in deliveries or []:
-        with changing(config, "cancel delivery", f"delivery {number}") as session:
-            queue.cancel_delivery(session, number, now=utc_now(), actor=user(), reason=reason)
-        typer.echo(f"Delivery {number}: CANCELLED")
+    def cancel(session: Session, number: int) -> Delivery:
+        return queue.cancel_delivery(session, number, now=utc_now(), actor=user(), reason=reason)
+
+    for delivery in change_each(config, "cancel", "delivery", deliveries or [], cancel):
+        typer.echo(f"Delivery {delivery.id}: {delivery.state}")
 
 
-def _fields(delivery: Any, stored: Any) -> dict[str, Any]:
+def _fields(delivery: Delivery, stored: ResultObject) -> dict[str, Any]:
+    from voxtrial.db.base import utc_now
+    from voxtrial.db.waiting import of_delivery
+
     columns = {column.key: getattr(delivery, column.key) for column in delivery.__table__.columns}
     about = ("kind", "sop_instance_uid", "study_instance_uid", "path", "sha256", "job_id")
-    return {**columns, **{name: getattr(stored, name) for name in about}}
+    of_object = {name: getattr(stored, name) for name in about}
+    return {"why": of_delivery(delivery, utc_now()), **columns, **of_object}

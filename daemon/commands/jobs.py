@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,16 +12,24 @@ from voxtrial.daemon.commands.site import (
     Limit,
     Reason,
     StudyOption,
-    changing,
+    change_each,
     reading,
     user,
+    why,
 )
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Session
+
+    from voxtrial.db.jobs import Job
+    from voxtrial.db.studies import StudyVersion
+    from voxtrial.db.waiting import Why
 
 group = typer.Typer(no_args_is_help=True, help="Jobs: one model over one study version each.")
 
 JobId = Annotated[int, typer.Argument(help="Number of the job.", show_default=False)]
 JobIds = Annotated[list[int] | None, typer.Argument(help="Numbers of jobs.", show_default=False)]
-COLUMNS = ("id", "model_name", "state", "attempts", "step", "study_instance_uid", "version", "reason")
+COLUMNS = ("id", "model_name", "state", "attempts", "step", "study_instance_uid", "version", "why")
 
 
 def add_to(app: typer.Typer) -> None:
@@ -39,22 +47,20 @@ def list_jobs(
     as_json: AsJson = False,
     config: ConfigFile = None,
 ) -> None:
-    """List jobs, newest first, with the step that they are or ended in, and the reason."""
+    """List jobs, newest first, with the step that they are or ended in, and why they are where they are."""
     from voxtrial.daemon.commands.listing import show
     from voxtrial.db import overview
 
     with reading(config) as session:
         query = overview.select_jobs(state=state.upper(), study_instance_uid=study, limit=limit)
-        show((_fields(job, version) for job, version in session.execute(query)), COLUMNS, as_json=as_json)
+        says = why(session)
+        show((_fields(*row, says) for row in session.execute(query)), COLUMNS, as_json=as_json)
 
 
 @group.command("show")
 def show_job(job: JobId, as_json: AsJson = False, config: ConfigFile = None) -> None:
     """Show all that is known of a job, and its timeline."""
-    import json
-    from dataclasses import asdict
-
-    from voxtrial.daemon.commands import listing
+    from voxtrial.daemon.commands.listing import show_one
     from voxtrial.daemon.errors import VoxtrialError
     from voxtrial.db import overview
     from voxtrial.db.jobs import Job
@@ -63,15 +69,9 @@ def show_job(job: JobId, as_json: AsJson = False, config: ConfigFile = None) -> 
         found = session.execute(overview.select_jobs().where(Job.id == job)).one_or_none()
         if found is None:
             raise VoxtrialError(f"There is no job {job}; list them with: voxtrial jobs list.")
-        fields = _fields(*found)
+        fields = _fields(*found, why(session))
         happenings = overview.happenings(session, {("job", job): f"job {job}"})
-    if as_json:
-        timeline = [asdict(happening) for happening in happenings]
-        typer.echo(json.dumps({**fields, "timeline": timeline}, indent=2, default=str))
-        return
-    listing.show_fields({name: value for name, value in fields.items() if name != "provenance"})
-    typer.echo()
-    listing.draw_timeline(happenings)
+    show_one(fields, happenings, as_json=as_json, only_json=("provenance",))
 
 
 @group.command("retry")
@@ -95,9 +95,11 @@ def retry_jobs(
                 Job.reason.contains(rule, autoescape=True)
             )
             wanted += [job.id for job, _ in session.execute(query)]
-    for number in wanted:
-        with changing(config, "retry job", f"job {number}") as session:
-            queue.retry(session, number, now=utc_now(), actor=user(), reason=reason)
+
+    def retry(session: Session, number: int) -> object:
+        return queue.retry(session, number, now=utc_now(), actor=user(), reason=reason)
+
+    change_each(config, "retry", "job", wanted, retry)
     typer.echo(f"{len(wanted)} jobs queued again.")
 
 
@@ -107,15 +109,17 @@ def cancel_jobs(jobs: JobIds = None, reason: Reason = "", config: ConfigFile = N
     from voxtrial.db import queue
     from voxtrial.db.base import utc_now
 
-    for number in jobs or []:
-        with changing(config, "cancel job", f"job {number}") as session:
-            job = queue.cancel(session, number, now=utc_now(), actor=user(), reason=reason)
-        typer.echo(f"Job {number}: {'being stopped' if job.cancel_requested else job.state}")
+    def cancel(session: Session, number: int) -> Job:
+        return queue.cancel(session, number, now=utc_now(), actor=user(), reason=reason)
+
+    for job in change_each(config, "cancel", "job", jobs or [], cancel):
+        typer.echo(f"Job {job.id}: {'being stopped' if job.cancel_requested else job.state}")
 
 
-def _fields(job: Any, version: Any) -> dict[str, Any]:
+def _fields(job: Job, version: StudyVersion, says: Why) -> dict[str, Any]:
     columns = {column.key: getattr(job, column.key) for column in job.__table__.columns}
     return {
+        "why": says.of(job),
         **columns,
         "study_instance_uid": version.study_instance_uid,
         "version": version.version,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +38,23 @@ def show_fields(fields: Mapping[str, Any]) -> None:
     for name, value in fields.items():
         if value not in ("", None, [], {}):
             sys.stdout.write(f"{name.replace('_', ' '):<{width}}  {_shown(value)}\n")
+
+
+def show_one(
+    fields: Mapping[str, Any],
+    happenings: Sequence[Happening],
+    *,
+    as_json: bool,
+    only_json: Sequence[str] = (),
+) -> None:
+    """Print one row and its timeline; ``only_json`` names fields that are too long for people."""
+    if as_json:
+        timeline = [asdict(happening) for happening in happenings]
+        sys.stdout.write(json.dumps({**fields, "timeline": timeline}, indent=2, default=str) + "\n")
+        return
+    show_fields({name: value for name, value in fields.items() if name not in only_json})
+    sys.stdout.write("\n")
+    draw_timeline(happenings)
 
 
 def draw_timeline(happenings: Sequence[Happening]) -> None:

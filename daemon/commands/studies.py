@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from voxtrial.daemon.commands.site import AsJson, ConfigFile, Limit, Reason, changing, reading, user
+from voxtrial.daemon.commands.site import AsJson, ConfigFile, Limit, Reason, changing, reading, user, why
 
 if TYPE_CHECKING:
     from sqlalchemy.orm import Session
@@ -47,7 +47,7 @@ def list_studies(
     from voxtrial.db import overview
 
     with reading(config) as session:
-        found = overview.list_studies(session, state=state.upper(), limit=limit)
+        found = overview.list_studies(session, why(session), state=state.upper(), limit=limit)
         show((asdict(study) for study in found), COLUMNS, as_json=as_json)
 
 
@@ -62,7 +62,7 @@ def show_study(study: Study, as_json: AsJson = False, config: ConfigFile = None)
 
     with reading(config) as session:
         uid = _one(session, study)
-        versions = list(overview.list_studies(session, study_instance_uid=uid))
+        versions = list(overview.list_studies(session, why(session), study_instance_uid=uid))
         series = _series(session, uid)
         happenings = overview.timeline(session, uid)
     if as_json:
@@ -93,7 +93,7 @@ def retry_study(study: Study, reason: Reason = "", config: ConfigFile = None) ->
         uid = _one(session, study)
     retried = 0
     with changing(config, "retry study", f"study {uid}") as session:
-        newest = next(overview.list_studies(session, study_instance_uid=uid, limit=1)).version
+        newest = overview.newest_version(session, uid)
         for job, version in session.execute(overview.select_jobs(study_instance_uid=uid)).all():
             if version.version == newest and job.state in ("DEAD", "CANCELLED"):
                 queue.retry(session, job.id, now=utc_now(), actor=user(), reason=reason)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from voxtrial.daemon.models import footprint
 from voxtrial.daemon.models.narrow_convolution import MOST_PRODUCTS, convolve
 
 Progress = Callable[[float], None]
@@ -68,7 +69,7 @@ class MeshNet(nn.Module):
     @property
     def peak_channels(self) -> float:
         """Channels at full resolution that are alive together at the worst layer."""
-        return float(max(layer["inputs"] + layer["outputs"] for layer in self.layers))
+        return footprint.meshnet(self.layers)
 
     def forward(self, image: Tensor) -> Tensor:
         """Return logits, each layer in one piece."""

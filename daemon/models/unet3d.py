@@ -17,6 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from voxtrial.daemon.models import footprint
+
 
 class UNet3d(nn.Module):
     """Image (n, inputs, z, y, x) to logits (n, outputs, z, y, x).
@@ -34,7 +36,7 @@ class UNet3d(nn.Module):
     """
 
     def __init__(
-        self, channels: Sequence[int] = (8, 16, 32, 64), *, inputs: int = 1, outputs: int = 1
+        self, channels: Sequence[int] = footprint.UNET3D_CHANNELS, *, inputs: int = 1, outputs: int = 1
     ) -> None:
         super().__init__()
         widths = [inputs, *channels]
@@ -58,11 +60,8 @@ class UNet3d(nn.Module):
 
     @property
     def peak_channels(self) -> float:
-        """Channels at full resolution that are alive together at the worst moment.
-
-        The first level of the decoder with folded norms: skip and upsampled half, and their concatenation.
-        """
-        return 4.0 * self.channels[0]
+        """Channels at full resolution that are alive together at the worst moment."""
+        return footprint.unet3d(self.channels)
 
     def fold_norms(self) -> None:
         """Fold the fixed statistics into the convolutions and lay them out channels last: 1.5 times as fast.

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from voxtrial.daemon.dicom import geometry
+from voxtrial.daemon.dicom.select import choose
 from voxtrial.daemon.dicom.series import SeriesFiles, group
 from voxtrial.daemon.errors import Refused
 from voxtrial.daemon.settings import Condition, Route
@@ -71,6 +72,18 @@ def matches(
         return False
     pattern = condition.study_description
     return not pattern or re.search(pattern, study_description, re.IGNORECASE) is not None
+
+
+def planned_peak_mib(candidates: Sequence[Candidate], model: StoredModel) -> int:
+    """Return what a job will take, MiB; 0 when the model will refuse the study."""
+    from voxtrial.daemon.inference import sizing
+
+    series = [candidate.series for candidate in candidates]
+    try:
+        grids = {one.role: choose(series, one.selector).geometry.grid for one in model.manifest.inputs}
+        return sizing.planned_peak_mib(model.manifest, grids)
+    except (Refused, LookupError, TypeError):  # no suitable series, unsuitable parameters: the job says so
+        return 0
 
 
 def allows_tilt(models: Sequence[tuple[Route, StoredModel]]) -> bool:

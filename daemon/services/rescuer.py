@@ -37,6 +37,7 @@ def retry_policy(compute: Compute) -> RetryPolicy:
     return replace(
         queue.JOBS,
         first_delay=timedelta(seconds=compute.retry_seconds),
+        longest_delay=timedelta(seconds=compute.longest_retry_seconds),
         maximum_attempts=compute.maximum_attempts,
         maximum_age=timedelta(hours=compute.maximum_age_hours),
     )

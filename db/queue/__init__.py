@@ -5,7 +5,8 @@ happened when the caller's commit returns. ``now`` is always an argument. Work i
 owner that is different for every claim; whoever has lost it gets ``LeaseLost`` and must drop the work.
 """
 
-from voxtrial.db.queue.claims import NO_LIMIT, Capacity, claim, enqueue, heartbeat, rescue, set_step, windows
+from voxtrial.db.queue.claiming import NO_LIMIT, Capacity, claim
+from voxtrial.db.queue.claims import enqueue, heartbeat, rescue, set_step, windows
 from voxtrial.db.queue.control import cancel, retry, supersede
 from voxtrial.db.queue.deliveries import (
     cancel_delivery,
@@ -18,7 +19,8 @@ from voxtrial.db.queue.deliveries import (
     mark_sent,
     retry_delivery,
 )
-from voxtrial.db.queue.leases import LeaseLost
+from voxtrial.db.queue.leases import Held, LeaseLost
+from voxtrial.db.queue.offers import offer, offers, withdraw
 from voxtrial.db.queue.outcomes import DuplicateResult, ErrorClass, cancelled, fail, refuse, release, succeed
 from voxtrial.db.queue.policy import DELIVERIES, JOBS, RetryPolicy
 
@@ -29,6 +31,7 @@ __all__ = [
     "Capacity",
     "DuplicateResult",
     "ErrorClass",
+    "Held",
     "LeaseLost",
     "RetryPolicy",
     "cancel",
@@ -45,6 +48,8 @@ __all__ = [
     "heartbeat_delivery",
     "mark_confirmed",
     "mark_sent",
+    "offer",
+    "offers",
     "refuse",
     "release",
     "rescue",
@@ -54,4 +59,5 @@ __all__ = [
     "succeed",
     "supersede",
     "windows",
+    "withdraw",
 ]

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from voxtrial.db.jobs import Job
-from voxtrial.db.queue.leases import held_job
+from voxtrial.db.queue.leases import Held, held_job
 from voxtrial.db.queue.policy import JOBS, RetryPolicy
 from voxtrial.db.results import Delivery, Measurement, ResultObject
 from voxtrial.db.states import JobState
@@ -36,7 +36,7 @@ class DuplicateResult(RuntimeError):
 
 def succeed(
     session: Session,
-    job: Job,
+    job: Held,
     *,
     objects: Sequence[Mapping[str, Any]],
     measurements: Sequence[Mapping[str, Any]],
@@ -88,7 +88,7 @@ def succeed(
     return _finish(session, row, JobState.SUCCEEDED, now=now)
 
 
-def refuse(session: Session, job: Job, *, rule: str, reason: str, now: datetime) -> Job:
+def refuse(session: Session, job: Held, *, rule: str, reason: str, now: datetime) -> Job:
     """Finish a job whose input the model does not accept.
 
     Raises
@@ -103,7 +103,7 @@ def refuse(session: Session, job: Job, *, rule: str, reason: str, now: datetime)
 
 def fail(
     session: Session,
-    job: Job,
+    job: Held,
     *,
     error_class: ErrorClass,
     reason: str,
@@ -132,7 +132,7 @@ def fail(
     return _leave(session, row, JobState.WAITING, now=now)
 
 
-def release(session: Session, job: Job, *, reason: str, now: datetime) -> Job:
+def release(session: Session, job: Held, *, reason: str, now: datetime) -> Job:
     """Give an unfinished job back, for another worker to take at once; the attempt does not count.
 
     Raises
@@ -146,7 +146,7 @@ def release(session: Session, job: Job, *, reason: str, now: datetime) -> Job:
     return _leave(session, row, JobState.WAITING, now=now)
 
 
-def cancelled(session: Session, job: Job, *, now: datetime) -> Job:
+def cancelled(session: Session, job: Held, *, now: datetime) -> Job:
     """Finish a job whose cancellation its worker has carried out.
 
     Raises

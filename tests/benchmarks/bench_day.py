@@ -18,7 +18,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from kill_harness import Site
+from kill_harness import Site, open_rows
 from reporting import Bench
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -73,7 +73,7 @@ def live_through(site: Site) -> int:
                 largest = max(largest, _backlog(site))
             site.feed()
         deadline = time.monotonic() + SETTLE_SECONDS
-        while site.open_rows() and time.monotonic() < deadline:
+        while open_rows(site.engine) and time.monotonic() < deadline:
             time.sleep(SAMPLE_SECONDS)
             largest = max(largest, _backlog(site))
     return largest

@@ -2,8 +2,16 @@
 
 Growth: claim, heartbeat and list with 1, 100,000 and 1,000,000 finished jobs in the tables, on both
 databases; a latency is flat when it stays within twice that of a database with one finished job, measured in
-turn with it. Throughput: eight processes
-empty a queue of claimable jobs, ours and procrastinate's in turn, with and without waiting for the disk.
+turn with it.
+
+Throughput: eight processes empty a queue of claimable jobs, ours and procrastinate's in turn, with and
+without waiting for the disk. Both sides have one connection a process, psycopg 3 in autocommit, one round
+trip a job, are connected and prepared before the start signal, and write an event with each job. The
+statements are not the same: procrastinate's is a PL/pgSQL function that looks for earlier jobs under the same
+lock, and its client is asynchronous; ours looks at memory, GPUs, processing windows and the number of running
+jobs of the model.
+
+All of it is `make bench-queue`; `bench_queue.py sqlite`, `postgresql` and `throughput` are its parts.
 """
 
 from __future__ import annotations
@@ -29,28 +37,34 @@ from sqlalchemy import Engine, text
 from sqlalchemy.engine import make_url
 
 from voxtrial.db import overview, queue
-from voxtrial.db.engine import claiming_sessions, connect, sessions
-from voxtrial.db.jobs import Job
+from voxtrial.db.engine import claiming_engine, connect, sessions
 from voxtrial.db.migrate import upgrade
 from voxtrial.db.queue import ErrorClass
+from voxtrial.db.waiting import Why
 
 SIZES = (1, 100_000, 1_000_000)
 REPEATS = 200
 FLAT = 2.0
 CLAIMERS = 8
-CLAIMS = 4_000
-ROUNDS = 3
+CLAIMS = 6_000
+ROUNDS = 7
+PARTS = ("sqlite", "postgresql", "throughput")
 
 
 def main() -> None:
-    bench = Bench("queue", packages=("sqlalchemy", "psycopg", "procrastinate"))
-    with tempfile.TemporaryDirectory() as folder:
-        growth(bench, "SQLite", f"sqlite:///{folder}/grown.db", f"sqlite:///{folder}/empty.db")
-    for disk in ("off", "on"):
-        with postgresql.running(f"fsync={disk}") as server:
-            if disk == "off":
-                growth(bench, "PostgreSQL", server.create_database(), server.create_database())
-            throughput(bench, server, f"fsync {disk}")
+    parts = sys.argv[1:] or PARTS
+    name = "-".join(["queue", *sys.argv[1:]])
+    bench = Bench(name, packages=("sqlalchemy", "psycopg", "procrastinate"))
+    if "sqlite" in parts:
+        with tempfile.TemporaryDirectory() as folder:
+            growth(bench, "SQLite", f"sqlite:///{folder}/grown.db", f"sqlite:///{folder}/empty.db")
+    if "postgresql" in parts:
+        with postgresql.running("fsync=off") as server:
+            growth(bench, "PostgreSQL", server.create_database(), server.create_database())
+    if "throughput" in parts:
+        for disk in ("off", "on"):
+            with postgresql.running(f"fsync={disk}") as server:
+                throughput(bench, server, f"fsync {disk}")
     bench.finish()
 
 
@@ -89,12 +103,12 @@ def latencies(grown: Engine, empty: Engine) -> dict[str, tuple[float, float]]:
 
 
 def _hot_queries(engine: Engine) -> dict[str, Callable[[], None]]:
-    claiming, factory = claiming_sessions(engine), sessions(engine)
-    claimed: list[Job] = []
+    claiming, factory = sessions(claiming_engine(engine)), sessions(engine)
+    claimed: list[queue.Held | None] = []
 
     def claim() -> None:
         with claiming.begin() as session:
-            claimed.append(queue.claim(session, "bench", MONDAY, LEASE) or Job())
+            claimed.append(queue.claim(session, "bench", MONDAY, LEASE))
 
     def heartbeat() -> None:
         with factory.begin() as session:
@@ -115,7 +129,8 @@ def _hot_queries(engine: Engine) -> dict[str, Callable[[], None]]:
 
     def list_studies() -> None:
         with factory() as session:
-            list(overview.list_studies(session, limit=50))
+            why = Why(session, now=MONDAY, is_open=lambda window, now: True)
+            list(overview.list_studies(session, why, limit=50))
 
     return {
         "claim": claim,
@@ -130,18 +145,23 @@ def _hot_queries(engine: Engine) -> dict[str, Callable[[], None]]:
 def throughput(bench: Bench, server: postgresql.Server, disk: str) -> None:
     """Let eight processes empty a queue, ours and procrastinate's in turn; report the medians."""
     ours_url, theirs_url = server.create_database(), server.create_database()
-    engine = connect(ours_url)
+    engine, peer = connect(ours_url), connect(theirs_url)
     upgrade(engine)
     conninfo = f"host={server.folder} user=postgres dbname={make_url(theirs_url).database}"
     asyncio.run(_prepare(conninfo))
     ours, theirs = [], []
-    for _ in range(ROUNDS + 1):
+    for number in range(ROUNDS + 1):
         open_jobs(engine, CLAIMS)
         asyncio.run(_defer(conninfo))
-        _analyse(engine)
-        ours.append(CLAIMS / _race(_claim_all, ours_url))
-        theirs.append(CLAIMS / _race(_fetch_all, conninfo))
-    engine.dispose()
+        for one in (engine, peer):
+            _analyse(one)
+        for turn in (number, number + 1):  # who goes first changes from round to round
+            if turn % 2:
+                ours.append(CLAIMS / _race(_claim_all, ours_url))
+            else:
+                theirs.append(CLAIMS / _race(_fetch_all, conninfo))
+    for one in (engine, peer):
+        one.dispose()
     bench.add(
         f"claims by {CLAIMERS} processes, {disk}",
         statistics.median(ours[1:]),
@@ -172,8 +192,8 @@ def _race(claim_all: Callable[[str, Barrier, Any], None], address: str) -> float
 
 
 def _claim_all(url: str, barrier: Barrier, counts: Any) -> None:
-    engine = connect(url, pre_ping=False)  # as the worker does
-    factory = claiming_sessions(engine)
+    engine = claiming_engine(connect(url))
+    factory = sessions(engine)
     with factory.begin() as session:  # connected and compiled before the race, as the peer is
         queue.claim(session, "bench", MONDAY - LEASE, LEASE)
     barrier.wait()
@@ -216,7 +236,6 @@ async def _defer(conninfo: str) -> None:
     async with _app(conninfo).open_async() as app:
         deferrer = app.configure_task("bench", allow_unknown=True)
         await deferrer.batch_defer_async(*({"study": number} for number in range(CLAIMS)))
-        await app.connector.execute_query_async("ANALYZE procrastinate_jobs")
 
 
 def _medians(*runs: Callable[[], None]) -> tuple[float, ...]:

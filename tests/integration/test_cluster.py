@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
+import dask_peers
 import pytest
-from peers import free_port, program, wait_until
+from peers import free_port, wait_until
 from rows import history, study
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
@@ -32,31 +31,8 @@ JOBS = 8
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[tuple[str, list[subprocess.Popen[bytes]]]]:
-    """A scheduler and two workers with one thread each, as a site starts them."""
-    port = free_port()
-    address = f"tcp://127.0.0.1:{port}"
-    tests = {"PYTHONPATH": str(Path(__file__).parents[1])}
-    dask = [sys.executable, "-m", "distributed.cli.dask_scheduler"]
-    one = [sys.executable, "-m", "distributed.cli.dask_worker", address, "--no-nanny", "--nthreads", "1"]
-    with ExitStack() as stack:
-        stack.enter_context(
-            program(
-                [*dask, "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"],
-                port=port,
-                log=tmp_path / "scheduler.log",
-            )
-        )
-        workers = [
-            stack.enter_context(
-                program(
-                    [*one, "--no-dashboard", "--local-directory", str(tmp_path / f"dask-{n}")],
-                    log=tmp_path / f"worker-{n}.log",
-                    environment=tests,
-                )
-            )
-            for n in range(2)
-        ]
-        yield address, workers
+    with dask_peers.cluster(tmp_path) as running:
+        yield running
 
 
 @pytest.mark.faults

@@ -14,7 +14,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from kill_harness import QUIET_SECONDS, KillPoint, Site
+from kill_harness import QUIET_SECONDS, Site
+from kill_points import KillPoint
 from rows import job
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
@@ -83,7 +84,7 @@ def test_a_slices_that_land_while_a_study_is_routed_are_kept_and_make_a_new_vers
 
 def test_b_slice_whose_receiver_died_before_its_row_is_sent_again_and_all_ten_stay(site: Site) -> None:
     """The sender heard success for nine: it sends the tenth again, and the nine are no duplicates."""
-    receiver = site.start_receiver(slices=10, killed_at_row=10)
+    receiver = site.start_receiver("receiver", slices=10, killed_at_row=10)
     receiver.join(60)
     assert receiver.exitcode == -signal.SIGKILL
     with Session(site.engine) as session:

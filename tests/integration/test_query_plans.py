@@ -5,12 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 
 import pytest
-from rows import LEASE, MONDAY, finished_jobs, job
+from rows import LEASE, MONDAY, finished_jobs, job, open_jobs
 from sqlalchemy import Engine, event, text
 from sqlalchemy.orm import Session
 
 from voxtrial.db import overview, queue
-from voxtrial.db.engine import sessions
+from voxtrial.db.engine import claiming_engine, sessions
+from voxtrial.db.waiting import Why
 
 FINISHED = 20_000
 
@@ -48,6 +49,10 @@ def plans(database: Engine, work) -> str:
     return "\n".join(explained)
 
 
+def why(session: Session) -> Why:
+    return Why(session, now=MONDAY, is_open=lambda window, now: True)
+
+
 def assert_no_scan(plan: str, *tables: str) -> None:
     for table in tables:
         assert f"Seq Scan on {table}" not in plan, plan
@@ -58,6 +63,20 @@ def test_claim_reads_the_index_of_open_jobs(grown: Engine) -> None:
     plan = plans(grown, lambda session: queue.claim(session, "worker", MONDAY, LEASE))
     assert "ix_jobs_claimable" in plan
     assert_no_scan(plan, "jobs")
+
+
+@pytest.mark.parametrize("backlog", [0, 2000])
+def test_claim_walks_the_index_whatever_the_tables_held_when_it_was_planned(
+    database: Engine, backlog: int
+) -> None:
+    """PostgreSQL keeps the first plan of a claiming connection: it must suit every backlog after it."""
+    engine = claiming_engine(database)
+    open_jobs(database, backlog)
+    plan = plans(engine, lambda session: queue.claim(session, "worker", MONDAY, LEASE))
+    engine.dispose()
+    assert "ix_jobs_claimable" in plan
+    assert "Sort" not in plan
+    assert "USE TEMP B-TREE" not in plan
 
 
 def test_heartbeat_reads_one_row(grown: Engine) -> None:
@@ -91,14 +110,14 @@ def test_list_of_jobs_walks_an_index(grown: Engine, state: str) -> None:
 
 
 def test_list_of_studies_reads_one_page(grown: Engine) -> None:
-    plan = plans(grown, lambda session: list(overview.list_studies(session, limit=50)))
-    assert "ix_jobs_study_version_id" in plan
+    plan = plans(grown, lambda session: list(overview.list_studies(session, why(session), limit=50)))
+    assert "uq_jobs_study_version_id" in plan or "sqlite_autoindex_jobs_1 (study_version_id" in plan
     assert_no_scan(plan, "jobs", "deliveries", "result_objects")
 
 
 def test_timeline_reads_the_events_of_its_rows(grown: Engine) -> None:
     with Session(grown) as session:
-        uid = next(iter(overview.list_studies(session, limit=1))).study_instance_uid
+        uid = next(iter(overview.list_studies(session, why(session), limit=1))).study_instance_uid
     plan = plans(grown, lambda session: overview.timeline(session, uid))
     assert "ix_events_subject_subject_id_id" in plan
     assert_no_scan(plan, "events")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from voxtrial.daemon.models import store
+from voxtrial.daemon.scheduler import may_start
 from voxtrial.daemon.services.rescuer import Rescuer
 from voxtrial.daemon.settings import Settings
 from voxtrial.daemon.worker import Worker
@@ -21,6 +22,7 @@ from voxtrial.db import queue
 from voxtrial.db.engine import sessions
 from voxtrial.db.jobs import Job
 from voxtrial.db.results import Delivery, Measurement, ResultObject
+from voxtrial.db.waiting import Why
 
 OTSU = "otsu"
 
@@ -52,8 +54,15 @@ def enqueue(database: Engine, **values) -> Job:
         )
 
 
-def worker(settings: Settings, database: Engine, name: str = "quick", **options) -> Worker:
-    return Worker(settings, database, target=f"stand_ins:{name}", poll_seconds=0.05, **options)
+def worker(settings: Settings, database: Engine, target: str = "quick", **options) -> Worker:
+    return Worker(settings, database, target=f"stand_ins:{target}", poll_seconds=0.05, **options)
+
+
+def why(database: Engine, row: Job) -> str:
+    """What `voxtrial jobs list` says about a job."""
+    with Session(database) as session:
+        says = Why(session, now=datetime.now(UTC), is_open=may_start)
+        return says.of(session.get_one(Job, row.id))
 
 
 def stored(database: Engine, row: Job) -> Job:
@@ -171,15 +180,32 @@ def test_worker_drains_what_it_has_begun(settings: Settings, database: Engine, t
     assert [stored(database, row).state for row in (queued, later)] == ["SUCCEEDED", "QUEUED"]
 
 
-def test_job_that_plans_for_more_than_the_host_is_dead_with_the_remedy(
+def test_job_that_plans_for_more_than_the_host_is_left_for_a_larger_one_and_says_so(
     settings: Settings, database: Engine
 ) -> None:
     queued = enqueue(database, planned_peak_mib=4000)
-    worker(settings, database).run_until_idle()
-    dead = stored(database, queued)
-    assert dead.state == "DEAD"
-    assert "plans for 4000 MiB" in dead.reason
-    assert "compute.memory_mib" in dead.reason
+    with closing(worker(settings, database, name="small")) as small:
+        assert small.look() == 0
+        assert why(database, queued) == (
+            "Fits no worker: the model plans for 4000 MiB, the largest (small) has 1000 MiB; "
+            "start a larger one or raise compute.memory_mib."
+        )
+    roomy = settings.compute.model_copy(update={"memory_mib": 8000})
+    large = worker(settings.model_copy(update={"compute": roomy}), database, name="large")
+    large.run_until_idle()
+    assert stored(database, queued).state == "SUCCEEDED"
+    assert why(database, queued) == ""
+
+
+def test_job_that_needs_a_gpu_waits_for_a_worker_that_has_one(settings: Settings, database: Engine) -> None:
+    queued = enqueue(database, gpus=2)
+    assert why(database, queued) == "Waits for a worker: none is running."
+    with closing(worker(settings, database)) as without_gpus:
+        assert without_gpus.look() == 0
+        assert why(database, queued).startswith("Fits no worker: the model holds 2 GPUs")
+    with_gpus = settings.compute.model_copy(update={"gpus": 2})
+    worker(settings.model_copy(update={"compute": with_gpus}), database).run_until_idle()
+    assert stored(database, queued).state == "SUCCEEDED"
 
 
 def test_job_of_an_unknown_model_is_dead_with_the_remedy(settings: Settings, database: Engine) -> None:

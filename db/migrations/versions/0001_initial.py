@@ -182,6 +182,14 @@ def upgrade() -> None:
     op.create_index("ix_instances_study_instance_uid", "instances", ["study_instance_uid"])
     op.create_index("ix_instances_study_version_id", "instances", ["study_version_id"])
     op.create_table(
+        "offers",
+        sa.Column("worker", sa.String(length=128), nullable=False),
+        sa.Column("memory_mib", sa.Integer(), nullable=False),
+        sa.Column("gpus", sa.Integer(), nullable=False),
+        sa.Column("expires_at", TIME, nullable=False),
+        sa.PrimaryKeyConstraint("worker", name="pk_offers"),
+    )
+    op.create_table(
         "jobs",
         sa.Column("id", sa.Integer(), nullable=False),
         sa.Column("study_version_id", sa.Integer(), nullable=False),
@@ -243,7 +251,6 @@ def upgrade() -> None:
         sqlite_where=sa.text("state IN ('RUNNING')"),
         postgresql_where=sa.text("state IN ('RUNNING')"),
     )
-    op.create_index("ix_jobs_study_version_id", "jobs", ["study_version_id"])
     op.create_table(
         "series",
         sa.Column("id", sa.Integer(), nullable=False),
@@ -377,6 +384,7 @@ def downgrade() -> None:
     op.drop_table("reference_readings")
     op.drop_table("quarantined")
     op.drop_table("protocols")
+    op.drop_table("offers")
     op.drop_table("models")
     op.drop_table("events")
     op.drop_table("clinical_outcomes")
