@@ -15,7 +15,7 @@ from voxtrial.db.queue.leases import inline
 from voxtrial.db.results import Delivery, ResultObject
 from voxtrial.db.states import DeliveryState, JobState, StudyState
 from voxtrial.db.studies import Instance, StudyVersion
-from voxtrial.db.waiting import FACTS, Why
+from voxtrial.db.waiting import FACTS, Why, clock
 
 PAGE = 500
 LEAST_ADVANCED_FIRST = tuple(
@@ -212,6 +212,7 @@ def _overviews(session: Session, versions: Sequence[StudyVersion], why: Why) -> 
             Delivery.destination,
             Delivery.state,
             func.max(Delivery.reason).label("reason"),
+            func.min(Delivery.available_at).label("available_at"),
         )
         .join(ResultObject, ResultObject.job_id == Job.id)
         .join(Delivery, Delivery.result_object_id == ResultObject.id)
@@ -246,7 +247,8 @@ def _reason(version: StudyVersion, jobs: Sequence[Any], outgoing: Sequence[Any],
             return f"{row.model_name}: {reason}"
     for row in reversed(outgoing):
         if reason := row.reason or UNDER_WAY.get(row.state, ""):
-            return f"{row.destination}: {reason}"
+            again = f" Sent again at {clock(row.available_at)}." if row.state == DeliveryState.WAITING else ""
+            return f"{row.destination}: {reason}{again}"
     return "Instances may still come in." if version.state == StudyState.RECEIVING else ""
 
 

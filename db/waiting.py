@@ -23,6 +23,7 @@ IsOpen = Callable[[str, datetime], bool]
 class JobFacts(Protocol):
     """The columns of a job that decide."""
 
+    id: int
     state: str
     reason: str
     model_digest: str
@@ -65,6 +66,9 @@ class Why:
                 return f"{job.reason} {self._waits_for(job)}"
             case JobState.RUNNING:
                 return self._runs(job)
+            case JobState.DEAD:
+                where = f"Dead in step {job.step}" if job.step else "Dead"
+                return f"{where}: {job.reason} When that is mended: voxtrial jobs retry {job.id}."
         return job.reason
 
     def _waits_for(self, job: JobFacts) -> str:
@@ -75,31 +79,32 @@ class Why:
         if job.planned_peak_mib > memory.memory_mib:
             return (
                 f"Fits no worker: the model plans for {job.planned_peak_mib} MiB, the largest "
-                f"({memory.worker}) has {memory.memory_mib} MiB; start a larger one or raise compute.memory_mib."
+                f"({memory.worker}) has {memory.memory_mib} MiB; "
+                "start a larger one or raise compute.memory_mib."
             )
         if job.gpus > max(offer.gpus for offer in self._offers):
             return (
-                f"Fits no worker: the model holds {job.gpus} GPUs, no worker has as many; "
-                "set compute.gpus or start a worker that has them."
+                f"Fits no worker: the model needs {_gpus(job.gpus)}, no worker has as many; "
+                "set compute.gpus or start a worker that has."
             )
         if not any(o.memory_mib >= job.planned_peak_mib and o.gpus >= job.gpus for o in self._offers):
             return (
-                f"Fits no worker: none has both {job.planned_peak_mib} MiB and {job.gpus} GPUs; "
+                f"Fits no worker: none has both {job.planned_peak_mib} MiB and {_gpus(job.gpus)}; "
                 "start one that has."
             )
         if job.available_at > self._now:
-            return f"Tried again at {_clock(job.available_at)}, attempt {job.attempts + 1}."
+            return f"Tried again at {clock(job.available_at)}, attempt {job.attempts + 1}."
         if job.window and not self._is_open(job.window, self._now):
             return f"Waits for its window ({job.window})."
         running = self._running.get(job.model_digest, 0)
         if job.concurrency and running >= job.concurrency:
-            return f"Waits for its model: {running} of {job.concurrency} allowed jobs are running."
-        return f"Waits for its turn: {sum(self._running.values())} jobs are running."
+            return f"Waits for its model; jobs of it that are running: {running}, as many as may be."
+        return f"Waits for its turn; jobs that are running: {sum(self._running.values())}."
 
     def _runs(self, job: JobFacts) -> str:
         worker = job.lease_owner.rpartition("#")[0]
         if job.lease_expires_at is not None and job.lease_expires_at < self._now:
-            since = _clock(job.lease_expires_at)
+            since = clock(job.lease_expires_at)
             return f"Worker {worker} is silent, its lease ended at {since}; the job will be taken back."
         where = f"in step {job.step}" if job.step else "starting"
         what = f"Being cancelled ({job.reason})" if job.cancel_requested else "Runs"
@@ -125,13 +130,20 @@ def of_delivery(delivery: Delivery, now: datetime) -> str:
         case DeliveryState.PENDING:
             return f"Being sent by {worker}." if held else "To be sent."
         case DeliveryState.SENT:
-            looked = "now" if held else f"at {_clock(delivery.available_at)}"
+            looked = "now" if held else f"at {clock(delivery.available_at)}"
             return f"{delivery.reason} Sent; its confirmation is looked for {looked}.".strip()
         case DeliveryState.WAITING:
-            when = "now" if held else f"at {_clock(delivery.available_at)}"
+            when = "now" if held else f"at {clock(delivery.available_at)}"
             return f"{delivery.reason} Sent again {when}, attempt {delivery.attempts + (not held)}."
+        case DeliveryState.DEAD:
+            return f"Dead: {delivery.reason} When that is mended: voxtrial deliveries retry {delivery.id}."
     return delivery.reason
 
 
-def _clock(at: datetime) -> str:
+def _gpus(number: int) -> str:
+    return f"{number} GPU{'s' if number > 1 else ''}"
+
+
+def clock(at: datetime) -> str:
+    """Return the local time as these sentences say it."""
     return f"{at.astimezone():%Y-%m-%d %H:%M:%S}"

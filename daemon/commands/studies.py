@@ -76,10 +76,10 @@ def show_study(study: Study, as_json: AsJson = False, config: ConfigFile = None)
     for version in reversed(versions):
         listing.show_fields(asdict(version))
         typer.echo()
-    listing.show(
-        series, ("version", "modality", "description", "instances", "accepted", "reason"), as_json=False
-    )
-    typer.echo()
+    if series:
+        columns = ("version", "modality", "description", "instances", "accepted", "reason")
+        listing.show(series, columns, as_json=False)
+        typer.echo()
     listing.draw_timeline(happenings)
 
 

@@ -202,7 +202,7 @@ def test_job_that_needs_a_gpu_waits_for_a_worker_that_has_one(settings: Settings
     assert why(database, queued) == "Waits for a worker: none is running."
     with closing(worker(settings, database)) as without_gpus:
         assert without_gpus.look() == 0
-        assert why(database, queued).startswith("Fits no worker: the model holds 2 GPUs")
+        assert why(database, queued).startswith("Fits no worker: the model needs 2 GPUs")
     with_gpus = settings.compute.model_copy(update={"gpus": 2})
     worker(settings.model_copy(update={"compute": with_gpus}), database).run_until_idle()
     assert stored(database, queued).state == "SUCCEEDED"

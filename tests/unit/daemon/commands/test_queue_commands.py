@@ -62,7 +62,7 @@ def test_studies_list_gives_one_object_a_version(site: Engine, config: Path) -> 
         "study_instance_uid": UID,
         "version": 1,
         "state": "READY",
-        "reason": "liver: Weights differ.",
+        "reason": "liver: Dead in step predict: Weights differ. When that is mended: voxtrial jobs retry 2.",
         "instances": 3,
         "jobs": {"lung": "SUCCEEDED", "liver": "DEAD"},
         "deliveries": {"pacs": "SENT", "research": "DEAD"},
