@@ -134,7 +134,7 @@ def _query_peer(settings: Settings) -> str:
 
 
 def _classes(uids: Iterable[UID | str]) -> str:
-    return _table(("Name", "UID"), [(UID(uid).name, str(uid)) for uid in uids])
+    return _table(("Name", "UID"), [(contexts.name_of(uid), str(uid)) for uid in uids])
 
 
 def _table(header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:

@@ -101,7 +101,55 @@ DERIVED_CLASSES: tuple[UID, ...] = (
 )
 """What a workstation or an algorithm makes of acquisitions: truth, plans, reports and our own results."""
 
-STORAGE_CLASSES: tuple[UID, ...] = ACQUISITION_CLASSES + DERIVED_CLASSES
+ACCOMPANYING_CLASSES: tuple[UID, ...] = (
+    uid.TwelveLeadECGWaveformStorage,
+    uid.GeneralECGWaveformStorage,
+    uid.AmbulatoryECGWaveformStorage,
+    uid.HemodynamicWaveformStorage,
+    uid.CardiacElectrophysiologyWaveformStorage,
+    uid.ArterialPulseWaveformStorage,
+    uid.RespiratoryWaveformStorage,
+    uid.MultichannelRespiratoryWaveformStorage,
+    uid.BasicVoiceAudioWaveformStorage,
+    uid.EncapsulatedCDAStorage,
+    uid.GrayscalePlanarMPRVolumetricPresentationStateStorage,
+    uid.CompositingPlanarMPRVolumetricPresentationStateStorage,
+    uid.VolumeRenderingVolumetricPresentationStateStorage,
+    uid.PlannedImagingAgentAdministrationSRStorage,
+    uid.PerformedImagingAgentAdministrationSRStorage,
+    uid.SimplifiedAdultEchoSRStorage,
+)
+"""What a modality sends beside its images: refused, it would make the whole transfer fail at the sender."""
+
+PRIVATE_CLASSES: dict[UID, str] = {
+    UID("1.3.12.2.1107.5.9.1"): "Siemens CSA Non-Image Storage (private)",
+    UID("1.3.12.2.1107.5.99.3.10"): "Siemens CT MR Volume Storage (private)",
+    UID("1.3.12.2.1107.5.99.3.11"): "Siemens AX Frame Sets Storage (private)",
+    UID("1.2.840.113619.4.26"): "GE 3D Model Storage (private)",
+    UID("1.2.840.113619.4.27"): "GE eNTEGRA Protocol or NM Genie Storage (private)",
+    UID("1.2.840.113619.4.30"): "GE PET Raw Data Storage (private)",
+    UID("1.3.46.670589.2.3.1.1"): "Philips Specialised XA Storage (private)",
+    UID("1.3.46.670589.5.0.1.1"): "Philips Volume Storage (private)",
+    UID("1.3.46.670589.5.0.2.1"): "Philips 3D Object Storage (private)",
+    UID("1.3.46.670589.5.0.3.1"): "Philips Surface Storage (private)",
+    UID("1.3.46.670589.5.0.8.1"): "Philips MR Cardio Storage (private)",
+    UID("1.3.46.670589.5.0.9"): "Philips CT Synthetic Image Storage (private)",
+    UID("1.3.46.670589.5.0.10"): "Philips MR Synthetic Image Storage (private)",
+    UID("1.3.46.670589.5.0.11.1"): "Philips MR Cardio Analysis Storage (private)",
+    UID("1.3.46.670589.5.0.13"): "Philips Perfusion Storage (private)",
+    UID("1.3.46.670589.5.0.14"): "Philips Perfusion Image Storage (private)",
+    UID("1.3.46.670589.11.0.0.12.1"): "Philips MR Spectrum Storage (private)",
+    UID("1.3.46.670589.11.0.0.12.2"): "Philips MR Series Data Storage (private)",
+    UID("1.3.46.670589.11.0.0.12.3"): "Philips MR Color Image Storage (private)",
+    UID("1.3.46.670589.11.0.0.12.4"): "Philips MR Examcard Storage (private)",
+    UID("1.2.392.200036.9116.7.8.1.1.1"): "Toshiba US Image Storage (private)",
+}
+"""The same from vendors; names as dcm4che's table of private UIDs has them."""
+
+STORAGE_CLASSES: tuple[UID, ...] = (
+    ACQUISITION_CLASSES + DERIVED_CLASSES + ACCOMPANYING_CLASSES + tuple(PRIVATE_CLASSES)
+)
+"""Fewer than one association can propose, so that C-GET can ask for all of them at once."""
 
 UNCOMPRESSED_SYNTAXES: tuple[UID, ...] = (
     uid.ExplicitVRLittleEndian,
@@ -161,6 +209,12 @@ def as_requested(
     return [_context(name, tuple(syntaxes)) for name, syntaxes in preferred.items() if syntaxes]
 
 
+def name_of(sop_class_uid: str) -> str:
+    """Return the name of a SOP class, or its UID when nobody has named it."""
+    known = UID(sop_class_uid)
+    return PRIVATE_CLASSES.get(known, known.name)
+
+
 def not_taken(
     requested: Iterable[PresentationContext],
     chosen: Iterable[PresentationContext],
@@ -174,7 +228,7 @@ def not_taken(
         if name not in taken:
             refused.setdefault(name, []).extend(syntax.name for syntax in proposed.transfer_syntax)
     return [
-        UID(name).name + (f" in {', '.join(dict.fromkeys(syntaxes))}" if name in supported else "")
+        name_of(name) + (f" in {', '.join(dict.fromkeys(syntaxes))}" if name in supported else "")
         for name, syntaxes in refused.items()
     ]
 

@@ -14,7 +14,7 @@ from functools import partial
 from typing import Any
 
 from voxtrial.daemon.errors import Fatal, Misconfigured, Retryable
-from voxtrial.daemon.network.archives import Keys
+from voxtrial.daemon.network.archives import Keys, Listing
 from voxtrial.daemon.network.intake import Intake
 from voxtrial.daemon.network.ledger import Origin
 from voxtrial.daemon.network.multipart import MultipartReception
@@ -26,7 +26,7 @@ ATTEMPTS = 4
 """Of one request; the archive's Retry-After is heeded."""
 TIMEOUTS = (10.0, 60.0)
 """Seconds to connect, and of silence inside an answer."""
-STUDY, SERIES, INSTANCE = "0020000D", "0020000E", "00080018"
+STUDY, SERIES, INSTANCE, CLASS = "0020000D", "0020000E", "00080018", "00080016"
 STUDY_RELATED_INSTANCES = "00201208"
 ANY_SYNTAX = 'multipart/related; type="application/dicom"; transfer-syntax=*'
 
@@ -85,20 +85,19 @@ class WebPACS:
         said = _value(found[0], STUDY_RELATED_INSTANCES) if found else ""
         return int(said) if said else None
 
-    def instances(self, study_instance_uid: str) -> dict[str, str]:
-        """Return the series of every instance, by SOP Instance UID."""
+    def instances(self, study_instance_uid: str) -> Listing:
+        """Return what the archive lists."""
         found = self._pages("search_for_instances", INSTANCE, study_instance_uid=study_instance_uid)
-        listed = {uid: _value(match, SERIES) for uid, match in found.items()}
-        self._sizes = Counter(listed.values())
-        return listed
+        self._sizes = Counter(_value(match, SERIES) for match in found.values())
+        return Listing.of((uid, _value(match, SERIES), _value(match, CLASS)) for uid, match in found.items())
 
-    def fetch(self, study_instance_uid: str, missing: Mapping[str, str]) -> None:
+    def fetch(self, study_instance_uid: str, missing: Listing) -> None:
         """Bring what is missing: a series in one request where all of it is, else one request an instance."""
-        sizes = Counter(missing.values())
+        sizes = Counter(missing.series_of.values())
         whole = {series for series, size in sizes.items() if size == self._sizes[series]}
         for series in sorted(whole):
             self._retrieve(f"studies/{study_instance_uid}/series/{series}", study_instance_uid)
-        for uid, series in missing.items():
+        for uid, series in missing.series_of.items():
             if series not in whole:
                 path = f"studies/{study_instance_uid}/series/{series}/instances/{uid}"
                 self._retrieve(path, study_instance_uid)

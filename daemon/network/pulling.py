@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -71,14 +71,14 @@ def pull(
 
 def _pull_study(study: str, archive: Archive, engine: Engine, result: Pulled) -> tuple[int, int]:
     result.studies += 1
-    wanted: dict[str, str] = {}
+    wanted: Set[str] = frozenset()
     before: set[str] = set()
     try:
-        wanted = archive.instances(study)
+        listed = archive.instances(study)
+        wanted = listed.series_of.keys()
         before = held(engine, wanted)
-        missing = {uid: series for uid, series in wanted.items() if uid not in before}
-        if missing:
-            archive.fetch(study, missing)
+        if missing := wanted - before:
+            archive.fetch(study, listed.only(missing))
     except (Fatal, Retryable) as error:
         result.failed[study] = str(error)
     now = held(engine, wanted)

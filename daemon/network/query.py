@@ -25,6 +25,8 @@ PENDING = frozenset({0xFF00, 0xFF01})
 RETRIEVE_SECONDS = 300.0
 """Some archives answer a C-GET or C-MOVE late: objects come from slow storage, or one answer is for all."""
 MOVE_DESTINATION_UNKNOWN = 0xA801
+CLASSES_AS_STORED = (contexts.MAXIMUM_PROPOSED - 1) // len(contexts.TRANSFER_SYNTAXES)
+"""SOP classes whose every transfer syntax fits one association, beside the C-GET."""
 UIDS_PER_REQUEST = 100
 """A list of UIDs in one identifier; some archives cut longer ones."""
 
@@ -87,17 +89,28 @@ def count_instances(study_instance_uid: str, peer: Peer, *, ae_title: str = "VOX
 
 def instance_uids(study_instance_uid: str, peer: Peer, *, ae_title: str = "VOXTRIAL") -> dict[str, str]:
     """Return the series of every instance that the PACS has of a study, by SOP Instance UID."""
+    return {uid: series for uid, series, _ in list_instances(study_instance_uid, peer, ae_title=ae_title)}
+
+
+def list_instances(
+    study_instance_uid: str, peer: Peer, *, ae_title: str = "VOXTRIAL"
+) -> list[tuple[str, str, str]]:
+    """Return SOP Instance UID, series and SOP class of every instance that the PACS has of a study.
+
+    The SOP class is empty where the PACS does not say it: it is optional (PS3.4 table C.6-4).
+    """
     keys = {"StudyInstanceUID": study_instance_uid, "SeriesInstanceUID": ""}
-    found: dict[str, str] = {}
+    found: list[tuple[str, str, str]] = []
     for series in find("SERIES", keys, peer, ae_title=ae_title):
         uid = str(series.SeriesInstanceUID)
         image_keys = {
             "StudyInstanceUID": study_instance_uid,
             "SeriesInstanceUID": uid,
             "SOPInstanceUID": "",
+            "SOPClassUID": "",
         }
         for image in find("IMAGE", image_keys, peer, ae_title=ae_title):
-            found[str(image.SOPInstanceUID)] = uid
+            found.append((str(image.SOPInstanceUID), uid, str(image.get("SOPClassUID") or "")))
     return found
 
 
@@ -130,6 +143,7 @@ def retrieve_all(
     ae_title: str = "VOXTRIAL",
     level: str = "",
     sop_classes: Sequence[str] = contexts.STORAGE_CLASSES,
+    as_stored: bool = False,
 ) -> Retrieved:
     """Fetch several sets of keys on one association; see ``retrieve``.
 
@@ -137,6 +151,9 @@ def retrieve_all(
     ----------
     sop_classes
         What may come: negotiating every storage class costs more than a small object.
+    as_stored
+        Propose each transfer syntax in a context of its own, so that the peer can send every object as it has
+        stored it: of a context with all of them it takes one for all. At most ``CLASSES_AS_STORED``.
     """
     received: list[int] = []
 
@@ -153,7 +170,8 @@ def retrieve_all(
         received.append(status)
         return status
 
-    storage = [(sop_class, contexts.TRANSFER_SYNTAXES) for sop_class in sop_classes]
+    choices = [(s,) for s in contexts.TRANSFER_SYNTAXES] if as_stored else [contexts.TRANSFER_SYNTAXES]
+    storage = [(sop_class, syntaxes) for sop_class in sop_classes for syntaxes in choices]
     with associate(
         _patient(peer),
         [(contexts.STUDY_GET, PLAIN), *storage],

@@ -5,12 +5,18 @@ from __future__ import annotations
 import socket
 from typing import Any
 
-from pynetdicom import AE, _config, evt
+from pynetdicom import AE, _config, evt, register_uid
+from pynetdicom.service_class import StorageServiceClass
+from pynetdicom.sop_class import uid_to_service_class
 
-from voxtrial.daemon.network import part10
+from voxtrial.daemon.network import contexts, part10
 
 _config.LOG_HANDLER_LEVEL = "none"  # a log handler on every PDU costs more than the PDU
 _config.STORE_SEND_CHUNKED_DATASET = True  # files are sent byte for byte, never decoded and encoded again
+
+for _sop_class in contexts.STORAGE_CLASSES:
+    if uid_to_service_class(_sop_class) is not StorageServiceClass:  # private, or newer than the library
+        register_uid(_sop_class, f"Storage_{_sop_class.replace('.', '_')}", StorageServiceClass)
 
 CONNECT_SECONDS = 10.0
 ANSWER_SECONDS = 60.0

@@ -7,8 +7,8 @@ open, one that arrives later opens the next version.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ from sqlalchemy import ColumnElement, Engine, select
 from sqlalchemy.orm import Session
 
 from voxtrial.daemon.errors import Misconfigured, Refused, Retryable, VoxtrialError
-from voxtrial.daemon.network.archives import Archive, archive_of, held
+from voxtrial.daemon.network.archives import Archive, Listing, archive_of, held
 from voxtrial.daemon.network.intake import intake_of
 from voxtrial.daemon.services import gate
 from voxtrial.daemon.services.completeness import (
@@ -121,21 +121,24 @@ class Assembler:
         self._asked[study.version_id] = now
         try:
             archive = self._asked_archive()
-            at_pacs = self._at_pacs(archive, study.study_instance_uid)
+            listed = self._listed(archive, study.study_instance_uid)
+            at_pacs = self._without_results(listed, study.study_instance_uid)
             with sessions(self.engine)() as session:
                 ours = _uids(session, session.get_one(StudyVersion, study.version_id))
-            decision = with_peer(rules, study, now, held=ours, at_pacs=at_pacs.keys(), basis=archive.basis)
+            decision = with_peer(rules, study, now, held=ours, at_pacs=at_pacs, basis=archive.basis)
         except VoxtrialError as error:
             LOGGER.warning(
                 "completeness not decided", extra={"version": study.version_id, "reason": str(error)}
             )
             return unreachable(rules, study, now, error)
+        if decision.close is not None and listed.not_taken:
+            note = f"{listed.not_taken} objects at the PACS are of SOP classes that are not taken."
+            decision = replace(decision, reason=" ".join(filter(None, [decision.reason, note])))
         if decision.missing and decision.close is None and rules.query.retrieve != "none":
-            wanted = {uid: at_pacs[uid] for uid in decision.missing}
-            result.fetched += self._fetch(archive, study, wanted)
+            result.fetched += self._fetch(archive, study, listed.only(decision.missing))
         return decision
 
-    def _fetch(self, archive: Archive, study: Open, missing: Mapping[str, str]) -> int:
+    def _fetch(self, archive: Archive, study: Open, missing: Listing) -> int:
         """Ask the PACS for what is missing, and count what came; it restarts the quiet period."""
         try:
             archive.fetch(study.study_instance_uid, missing)
@@ -143,10 +146,11 @@ class Assembler:
             LOGGER.warning(
                 "missing instances not fetched", extra={"version": study.version_id, "reason": str(error)}
             )
-        return len(held(self.engine, missing))
+        return len(held(self.engine, missing.series_of))
 
-    def _at_pacs(self, archive: Archive, study_instance_uid: str) -> dict[str, str]:
-        """Return the series of every instance at the PACS, by SOP Instance UID; our results left out.
+    @staticmethod
+    def _listed(archive: Archive, study_instance_uid: str) -> Listing:
+        """Return what the PACS lists.
 
         Raises
         ------
@@ -157,13 +161,17 @@ class Assembler:
         count = archive.count(study_instance_uid)
         if count is not None and count > len(listed):
             raise Retryable(f"The PACS lists {len(listed)} of the {count} instances that it counts.")
+        return listed
+
+    def _without_results(self, listed: Listing, study_instance_uid: str) -> set[str]:
+        """Return the SOP Instance UIDs that are listed, our own results left out."""
         with sessions(self.engine)() as session:
             ours = session.scalars(
                 select(ResultObject.sop_instance_uid).where(
                     ResultObject.study_instance_uid == study_instance_uid
                 )
             ).all()
-        return {uid: series for uid, series in listed.items() if uid not in ours}
+        return listed.series_of.keys() - set(ours)
 
     def _asked_archive(self) -> Archive:
         peer = self.settings.completeness.query
@@ -263,6 +271,8 @@ class Assembler:
                 priority=PRIORITIES[route.priority],
                 window=route.window,
                 concurrency=route.concurrency,
+                planned_peak_mib=gate.planned_peak_mib(candidates, model),
+                gpus=route.gpus,
                 now=now,
                 actor=ACTOR,
             )

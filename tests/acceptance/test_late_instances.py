@@ -5,8 +5,10 @@ The moments before the jobs (closing, gate) are in ``integration/network/test_as
 
 from __future__ import annotations
 
+import sqlite3
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -95,18 +97,35 @@ def deliveries(engine: Engine, version: int) -> dict[str, tuple[str, str]]:
 
 
 @contextmanager
-def standing_still(daemon: Daemon) -> Iterator[None]:
+def standing_still(daemon: Daemon, engine: Engine) -> Iterator[None]:
     """Stop the worker with everything that runs below it, and let it go on at the end."""
     children = psutil.Process(daemon.process.pid).children()
     (worker,) = [child for child in children if "work" in child.cmdline()]
-    stopped = [worker, *worker.children(recursive=True)]
-    for process in stopped:
-        process.suspend()
+    while True:
+        stopped = [worker, *worker.children(recursive=True)]
+        for process in stopped:
+            process.suspend()
+        if not is_locked(engine):
+            break
+        for process in stopped:  # it was caught inside a transaction
+            process.resume()
+        time.sleep(0.05)
     try:
         yield
     finally:
         for process in stopped:
             process.resume()
+
+
+def is_locked(engine: Engine) -> bool:
+    """Return whether somebody holds SQLite's write lock for longer than a moment."""
+    with closing(sqlite3.connect(str(engine.url.database), timeout=1.0, isolation_level=None)) as connection:
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+        except sqlite3.OperationalError:
+            return True
+        connection.execute("ROLLBACK")
+    return False
 
 
 def supersede_while(daemon: Daemon, engine: Engine, late: Path) -> None:
@@ -151,7 +170,7 @@ def run_until(daemon: Daemon, engine: Engine, files: list[Path], reached: Callab
 def test_slice_that_comes_while_the_job_is_queued(
     daemon: Daemon, engine: Engine, pacs: SlowPACS, files: list[Path]
 ) -> None:
-    with standing_still(daemon):
+    with standing_still(daemon, engine):
         run_until(daemon, engine, files[:-1], lambda: jobs(engine) == [JobState.QUEUED])
         supersede_while(daemon, engine, files[-1])
     finish(engine)
@@ -162,7 +181,7 @@ def test_slice_that_comes_while_the_job_runs(
     daemon: Daemon, engine: Engine, pacs: SlowPACS, files: list[Path]
 ) -> None:
     run_until(daemon, engine, files[:-1], lambda: jobs(engine) == [JobState.RUNNING])
-    with standing_still(daemon):
+    with standing_still(daemon, engine):
         assert jobs(engine) == [JobState.RUNNING]
         supersede_while(daemon, engine, files[-1])
     finish(engine)

@@ -11,6 +11,8 @@ import peers
 import phantoms
 import pydicom
 import pytest
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
@@ -125,6 +127,45 @@ def test_a_broken_study_does_not_hold_up_the_others(
     assert states == {"1.2.3.4": StudyState.REFUSED, "1.2.9": StudyState.READY}
 
 
+def beside_the_images(folder: Path, sop_class_uid: str, modality: str) -> Path:
+    """An object of the study that is no image, as modalities send them along."""
+    ds = Dataset()
+    ds.SOPClassUID, ds.SOPInstanceUID = sop_class_uid, f"1.2.3.4.6.{modality == 'ECG':d}"
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = "1.2.3.4", f"1.2.3.4.6{modality == 'ECG':d}"
+    ds.Modality, ds.PatientID = modality, "PHANTOM"
+    ds.file_meta = FileMetaDataset()
+    ds.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    path = folder / f"{modality}.dcm"
+    ds.save_as(path, enforce_file_format=True)
+    return path
+
+
+@pytest.fixture
+def companions(tmp_path: Path) -> list[Path]:
+    """An ECG, and what Siemens scanners send of a spectroscopy."""
+    return [
+        beside_the_images(tmp_path, "1.2.840.10008.5.1.4.1.1.9.1.2", "ECG"),
+        beside_the_images(tmp_path, "1.3.12.2.1107.5.9.1", "MR"),
+    ]
+
+
+def test_what_comes_beside_the_images_is_taken_and_keeps_nothing_from_running(
+    listener: Listener, engine: Engine, site: Settings, ct: list[Path], companions: list[Path]
+) -> None:
+    send(listener, [*companions, *ct])
+    assert assemble(site, engine) == Assembled(closed=1, ready=1)
+    (version,) = versions(engine)
+    assert version.instances == len(ct) + 2
+    with Session(engine) as session:
+        series = session.scalars(select(Series)).all()
+    assert sorted((s.modality, s.accepted, bool(s.reason)) for s in series) == [
+        ("CT", True, False),
+        ("ECG", False, True),
+        ("MR", False, True),
+    ]
+    assert jobs(engine) == [JobState.QUEUED]
+
+
 # --- instances that come too late --------------------------------------------------------------------------
 
 
@@ -226,6 +267,20 @@ def test_missing_instances_are_fetched_and_the_count_confirms(
     (version,) = versions(engine)
     assert (version.basis, version.expected_instances) == ("c-find", len(ct))
     assert version.missing_uids == []
+
+
+def test_what_the_pacs_has_beside_the_images_is_fetched_too(
+    listener: Listener,
+    engine: Engine,
+    asking: Settings,
+    small_pacs: SmallPACS,
+    ct: list[Path],
+    companions: list[Path],
+) -> None:
+    store([*ct, *companions], small_pacs.peer)
+    send(listener, ct)
+    assert assemble(asking, engine).fetched == 2
+    assert assemble(asking, engine, 2 * LATER) == Assembled(closed=1, ready=1)
 
 
 def test_what_cannot_be_fetched_is_incomplete_at_the_cap(

@@ -19,8 +19,8 @@ from voxtrial.daemon.network.scp import Listener
 from voxtrial.db.audit import AuditRow, first_broken
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
-ECG_STORAGE = "1.2.840.10008.5.1.4.1.1.9.1.1"
-PRIVATE_CLASS = "1.3.12.2.1107.5.9.1"
+ENDOSCOPY_STORAGE = "1.2.840.10008.5.1.4.1.1.77.1.1"
+PRIVATE_CLASS = "1.2.826.0.1.3680043.8.498.99"
 MPEG2 = "1.2.840.10008.1.2.4.100"
 PERMANENT, TRANSIENT = 0x01, 0x02
 
@@ -103,14 +103,14 @@ def _comes_and_goes(listener: Listener) -> bool:
 
 
 def test_an_association_for_nothing_that_we_take_is_audited(listener: Listener, engine: Engine) -> None:
-    association = AE(ae_title="ECG").associate(
-        "127.0.0.1", listener.port, contexts=[build_context(ECG_STORAGE)], ae_title="VOXTRIAL"
+    association = AE(ae_title="SCOPE").associate(
+        "127.0.0.1", listener.port, contexts=[build_context(ENDOSCOPY_STORAGE)], ae_title="VOXTRIAL"
     )
     assert association.is_aborted or not association.accepted_contexts
     association.abort()
     (row,) = audited(engine)
-    assert row[:2] == ("presentation contexts refused", "ECG")
-    assert "12-lead ECG Waveform Storage" in row[2]
+    assert row[:2] == ("presentation contexts refused", "SCOPE")
+    assert "VL Endoscopic Image Storage" in row[2]
 
 
 def test_classes_and_syntaxes_that_we_do_not_take_are_audited_once_a_caller(

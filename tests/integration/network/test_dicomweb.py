@@ -11,13 +11,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
 import peers
+import phantoms
 import pydicom
 import pytest
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
 from voxtrial.daemon.errors import Fatal, Misconfigured, Retryable
+from voxtrial.daemon.network.archives import Listing
 from voxtrial.daemon.network.dicomweb import INSTANCE, SERIES, STUDY, STUDY_RELATED_INSTANCES, WebPACS
 from voxtrial.daemon.network.intake import Intake, intake_of
 from voxtrial.daemon.network.scp import Listener
@@ -109,6 +112,34 @@ def test_what_may_not_be_fetched_is_counted_and_incomplete_at_the_cap(
     version = only_version(engine)
     assert (version.state, version.expected_instances) == (StudyState.INCOMPLETE, len(ct))
     assert version.missing_uids == [str(pydicom.dcmread(ct[5]).SOPInstanceUID)]
+
+
+@pytest.mark.peer("orthanc")
+def test_nobody_waits_for_objects_of_classes_that_are_not_taken(
+    listener: Listener,
+    engine: Engine,
+    configure: Callable[..., Settings],
+    tmp_path: Path,
+    orthanc: peers.Orthanc,
+) -> None:
+    """A photograph of the patient in the study: counted by the PACS, and never to come."""
+    volume = np.zeros((3, 16, 16), np.int16)
+    slices = phantoms.ct_series(tmp_path / "ct", volume, seed="photo", study_instance_uid="1.2.3.88")
+    photograph = pydicom.dcmread(slices[0])
+    photograph.SOPClassUID = "1.2.840.10008.5.1.4.1.1.77.1.4"
+    photograph.SOPInstanceUID, photograph.SeriesInstanceUID = "1.2.3.88.9.1", "1.2.3.88.9"
+    photograph.Modality = "XC"
+    path = tmp_path / "photograph.dcm"
+    photograph.save_as(path, enforce_file_format=True)
+    store(slices, Peer("127.0.0.1", orthanc.dicom_port, "ORTHANC"))
+    orthanc.rest("/instances", path.read_bytes())
+    store(slices, Peer("127.0.0.1", listener.port, "VOXTRIAL"))
+
+    assert Assembler(asking(configure, at(orthanc)), engine).run_once(utc_now() + LATER).closed == 1
+
+    version = only_version(engine)
+    assert (version.basis, version.expected_instances) == ("qido", len(slices))
+    assert "1 objects at the PACS are of SOP classes that are not taken." in version.reason
 
 
 @pytest.mark.peer("orthanc")
@@ -215,7 +246,7 @@ def test_answers_that_are_cut_are_asked_for_page_by_page(intake: Intake, page: i
     """A page of 0: the archive ignores the offset and would answer the same for ever."""
     uids = [f"1.2.3.4.5.{n}" for n in range(1, 6)]
     with archive(uids=uids, count=5, page=page) as server:
-        assert list(WebPACS(server.url, intake).instances(STUDY_UID)) == uids
+        assert list(WebPACS(server.url, intake).instances(STUDY_UID).series_of) == uids
 
 
 def test_an_archive_that_counts_more_than_it_lists_is_not_believed_yet(
@@ -253,7 +284,7 @@ def test_a_busy_archive_is_asked_again_and_then_left_for_later(intake: Intake) -
 
 def test_an_archive_that_answers_with_a_web_page_is_no_archive(intake: Intake) -> None:
     with archive() as server, pytest.raises(Fatal, match="does not answer WADO-RS"):
-        WebPACS(server.url, intake).fetch(STUDY_UID, {"1.2.3.4.5.1": "1.2.3.4.5"})
+        WebPACS(server.url, intake).fetch(STUDY_UID, Listing.of([("1.2.3.4.5.1", "1.2.3.4.5", "")]))
 
 
 def test_an_archive_that_asks_for_certificates_is_shown_ours(

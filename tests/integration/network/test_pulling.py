@@ -10,9 +10,11 @@ from pathlib import Path
 import numpy as np
 import peers
 import phantoms
+import pydicom
 import pytest
 from daemons import voxtrial
 from killed_commands import kill_while_it_stores, stored_without_a_trace_of_the_kills
+from pydicom.uid import JPEGLSLossless, RLELossless
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 from typer.testing import CliRunner
@@ -25,6 +27,8 @@ from voxtrial.daemon.network.pacs import SmallPACS
 from voxtrial.daemon.network.pulling import parse_keys, pull, read_worklist
 from voxtrial.daemon.network.scp import Listener
 from voxtrial.daemon.network.scu import Peer, store
+from voxtrial.daemon.network.spool import dataset_digest
+from voxtrial.db.base import utc_now
 from voxtrial.db.studies import Instance
 
 
@@ -103,6 +107,23 @@ def test_a_pull_rests_after_each_study_that_it_fetched(
         assert time.monotonic() - begun >= least
 
 
+def test_what_retention_deleted_is_fetched_again(
+    listener: Listener, engine: Engine, small_pacs: SmallPACS
+) -> None:
+    archive = DimsePACS(small_pacs.peer, listener.intake, "get", "VOXTRIAL")
+    pull([{"StudyInstanceUID": "1.2.3.1"}], archive, engine)
+    with Session(engine) as session, session.begin():
+        gone = session.scalars(select(Instance)).first()
+        assert gone is not None
+        (listener.settings.site.data / gone.path).unlink()
+        gone.deleted_at = utc_now()
+    again = pull([{"StudyInstanceUID": "1.2.3.1"}], archive, engine)
+    assert (again.known, again.fetched) == (2, 1)
+    with Session(engine) as session:
+        assert all((listener.settings.site.data / i.path).exists() for i in session.scalars(select(Instance)))
+        assert all(i.deleted_at is None for i in session.scalars(select(Instance)))
+
+
 def test_a_pacs_that_is_down_is_reported(listener: Listener, engine: Engine) -> None:
     nobody = Peer("127.0.0.1", peers.free_port(), "NOBODY")
     result = pull([{"PatientID": "ANNA"}], DimsePACS(nobody, listener.intake, "get", "VOXTRIAL"), engine)
@@ -121,6 +142,31 @@ def test_dicomweb_brings_the_same_pixels(
     assert (result.studies, result.fetched, result.failed) == (1, 3, {})
     assert result.not_found == [{"PatientID": "NOBODY"}]
     assert held(engine) == 3
+
+
+@pytest.mark.peer("orthanc")
+@pytest.mark.parametrize("how", ["get", "move"])
+def test_compressed_objects_come_as_the_pacs_has_stored_them(
+    listener: Listener, engine: Engine, studies: list[Path], tmp_path: Path, how: str
+) -> None:
+    """A study of JPEG-LS, RLE and uncompressed slices: by C-GET each syntax needs a context of its own."""
+    files = []
+    for path, syntax in zip(studies[:3], (JPEGLSLossless, RLELossless, None), strict=True):
+        ds = pydicom.dcmread(path)
+        if syntax:
+            ds.compress(syntax, generate_instance_uid=False)
+        files.append(tmp_path / path.name)
+        ds.save_as(files[-1], enforce_file_format=True)
+    with peers.orthanc(tmp_path / "orthanc") as orthanc:
+        orthanc.know("VOXTRIAL", listener.port)
+        peer = Peer("127.0.0.1", orthanc.dicom_port, "ORTHANC")
+        assert [o.status for o in store(files, peer)] == [0, 0, 0]
+        archive = DimsePACS(peer, listener.intake, how, "VOXTRIAL")
+        result = pull([{"StudyInstanceUID": "1.2.3.1"}], archive, engine)
+    assert (result.fetched, result.failed) == (3, {})
+    with Session(engine) as session:
+        kept = {row.transfer_syntax_uid: row.sha256 for row in session.scalars(select(Instance))}
+    assert kept == {pydicom.dcmread(f).file_meta.TransferSyntaxUID: dataset_digest(f) for f in files}
 
 
 def test_keys_and_worklists_name_dicom_keywords(tmp_path: Path) -> None:
