@@ -127,7 +127,11 @@ class Joining:
         try:
             if self._begin:
                 cursor.execute(self._begin)
-            joined = all(self._join(cursor, stored) for stored in batch)
+            versions = self._touch_studies(cursor, batch)
+            joined = versions is not None and all(
+                self._insert_into(cursor, versions[stored.identity.study_instance_uid], stored)
+                for stored in batch
+            )
         finally:
             cursor.close()
         if joined:
@@ -136,12 +140,21 @@ class Joining:
             connection.rollback()
         return joined
 
-    def _join(self, cursor: Any, stored: Stored) -> bool:
-        at = self._time(stored.received_at)
-        study = stored.identity.study_instance_uid
-        cursor.execute(self._touch, {"study": study, "open_state": StudyState.RECEIVING.value, "at": at})
-        version = cursor.fetchone()
-        if version is None:
-            return False
-        cursor.execute(self._insert, {**instance_values(stored, version[0]), "received_at": at})
+    def _touch_studies(self, cursor: Any, batch: Sequence[Stored]) -> dict[str, int] | None:
+        """Restart the quiet periods once for each study; return the open versions, None when one lacks."""
+        latest = {stored.identity.study_instance_uid: stored.received_at for stored in batch}
+        versions = {}
+        for study, at in latest.items():
+            values = {"study": study, "open_state": StudyState.RECEIVING.value, "at": self._time(at)}
+            cursor.execute(self._touch, values)
+            version = cursor.fetchone()
+            if version is None:
+                return None
+            versions[study] = version[0]
+        return versions
+
+    def _insert_into(self, cursor: Any, version: int, stored: Stored) -> bool:
+        values = instance_values(stored, version)
+        values["received_at"] = self._time(stored.received_at)
+        cursor.execute(self._insert, values)
         return cursor.fetchone() is not None

@@ -24,6 +24,7 @@ from voxtrial.daemon.network.joining import (
     Stored,
     instance_values,
 )
+from voxtrial.daemon.network.turn import Turn
 from voxtrial.db import audit
 from voxtrial.db.jobs import Event
 from voxtrial.db.results import ResultObject
@@ -60,19 +61,22 @@ class Ledger:
 
     engine: Engine
     _waiting: deque[_Ticket] = field(default_factory=deque, init=False)
-    _turn: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _leading: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _turn: Turn = field(init=False)
     _connection: Connection | None = field(default=None, init=False)
     _joining: Joining = field(init=False)
     _driver_error: type[Exception] = field(init=False)
 
     def __post_init__(self) -> None:
         self._joining = Joining(self.engine.dialect)
+        self._turn = Turn(self.engine)
         assert self.engine.dialect.dbapi is not None
         self._driver_error = self.engine.dialect.dbapi.Error
 
     def close(self) -> None:
         """Give the connection back; the next record opens another."""
-        with self._turn:
+        with self._leading:
+            self._turn.close()
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
@@ -87,13 +91,11 @@ class Ledger:
         """
         ticket = _Ticket(stored)
         self._waiting.append(ticket)
-        with self._turn:
-            if ticket.outcome is None and ticket.error is None:
-                batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAXIMUM_BATCH))]
-                while ticket not in batch:
-                    self._settle(batch)
-                    batch = [self._waiting.popleft() for _ in range(min(len(self._waiting), MAXIMUM_BATCH))]
-                self._settle(batch)
+        with self._leading:
+            while ticket.outcome is None and ticket.error is None:
+                with self._turn:  # whoever comes while we wait for it joins
+                    count = min(len(self._waiting), MAXIMUM_BATCH)
+                    self._settle([self._waiting.popleft() for _ in range(count)])
         if ticket.error is not None:
             raise ticket.error
         assert ticket.outcome is not None

@@ -14,7 +14,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from multiprocessing.connection import Connection
 from types import FrameType, TracebackType
@@ -24,6 +24,7 @@ from voxtrial.daemon.errors import Fatal
 from voxtrial.daemon.network.intake import intake_of
 from voxtrial.daemon.network.scp import Listener
 from voxtrial.daemon.network.server import listening_socket
+from voxtrial.daemon.network.shares import Share, Shares
 from voxtrial.daemon.network.sweep import sweep
 from voxtrial.daemon.settings import Settings
 from voxtrial.db.engine import connect
@@ -53,15 +54,17 @@ def run(settings: Settings, on_ready: OnReady | None = None) -> None:
     lifeline = os.pipe()
     gc.collect()
     gc.freeze()  # pages that no collection touches stay shared
-    workers = {_fork(settings, sockets, lifeline) for _ in range(config.workers)}
+    shares = Shares(config.workers)
+    workers = {_fork(settings, sockets, lifeline, shares.of(place)): place for place in range(config.workers)}
     if on_ready is not None:
         on_ready(bound[0], bound[1] if len(bound) > 1 else None)
     while not stopping.wait(0.2):
-        for pid in _ended(workers):
-            LOGGER.error("listener process ended and is replaced", extra={"pid": pid})
-            workers.remove(pid)
+        for ended in _ended(workers):
+            LOGGER.error("listener process ended and is replaced", extra={"pid": ended})
+            place = workers.pop(ended)
             if not stopping.wait(RESTART_PAUSE_SECONDS):
-                workers.add(_fork(settings, sockets, lifeline, replaces=True))
+                pid = _fork(settings, sockets, lifeline, shares.of(place), replaces=True)
+                workers[pid] = place
     for listening in sockets:
         listening.close()
     _stop(workers)
@@ -134,6 +137,7 @@ def _fork(
     settings: Settings,
     sockets: tuple[socket.socket, ...],
     lifeline: tuple[int, int],
+    share: Share,
     *,
     replaces: bool = False,
 ) -> int:
@@ -145,7 +149,7 @@ def _fork(
         os.close(lifeline[1])  # the parent alone holds the other end
         if replaces:
             _sweep(settings)
-        _work(settings, sockets, lifeline[0])
+        _work(settings, sockets, lifeline[0], share)
         status = 0
     except Exception:
         LOGGER.exception("listener process failed")
@@ -153,7 +157,7 @@ def _fork(
         os._exit(status)
 
 
-def _work(settings: Settings, sockets: tuple[socket.socket, ...], lifeline: int) -> None:
+def _work(settings: Settings, sockets: tuple[socket.socket, ...], lifeline: int, share: Share) -> None:
     stopping = threading.Event()
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -167,13 +171,13 @@ def _work(settings: Settings, sockets: tuple[socket.socket, ...], lifeline: int)
         stopping.set()
 
     threading.Thread(target=follow_parent, daemon=True).start()
-    listener = Listener(settings, listening=sockets).start()
+    listener = Listener(settings, listening=sockets, share=share).start()
     while not stopping.wait(3600):
         continue
     listener.stop()
 
 
-def _ended(workers: set[int]) -> list[int]:
+def _ended(workers: Iterable[int]) -> list[int]:
     ended = []
     for pid in workers:
         with suppress(ChildProcessError):
@@ -182,7 +186,7 @@ def _ended(workers: set[int]) -> list[int]:
     return ended
 
 
-def _stop(workers: set[int]) -> None:
+def _stop(workers: Iterable[int]) -> None:
     for pid in workers:
         with suppress(ProcessLookupError):
             os.kill(pid, signal.SIGTERM)

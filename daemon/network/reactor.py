@@ -21,10 +21,17 @@ from typing import Any
 from pynetdicom import evt
 from pynetdicom.association import Association
 from pynetdicom.dul import DULServiceProvider
-from pynetdicom.pdu import A_ABORT_RQ
+from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC
 from pynetdicom.pdu_primitives import P_DATA
 
-from voxtrial.daemon.network.negotiation import REQUEST_RECEIVED, is_remembered, known_request
+from voxtrial.daemon.network.negotiation import (
+    REQUEST_RECEIVED,
+    Answers,
+    KnownAnswer,
+    RememberingACSE,
+    is_remembered,
+    known_request,
+)
 from voxtrial.daemon.network.pdata import Framer, ProtocolError
 from voxtrial.daemon.network.service import Service
 
@@ -206,6 +213,7 @@ class EventDrivenDUL(DULServiceProvider):
         try:
             if is_remembered(data):
                 pdu, event = known_request(data), REQUEST_RECEIVED
+                self._association.on_known_request(data)
             else:
                 pdu, event = self._decode_pdu(bytearray(data))
         except Exception as error:
@@ -238,6 +246,13 @@ class EventDrivenDUL(DULServiceProvider):
             self.event_queue.put(CLOSED)
         self._idle_timer.restart()
 
+    def _send(self, pdu: Any) -> None:
+        """Send a PDU of the state machine; an acceptance is encoded once for all that ask the same."""
+        if isinstance(pdu, A_ASSOCIATE_AC):
+            self.reply(self._association.answer(pdu))
+        else:
+            super()._send(pdu)
+
     def _abort_now(self) -> None:
         """Say goodbye past the state machine, which cannot be trusted any more."""
         abort = A_ABORT_RQ()
@@ -256,6 +271,8 @@ class EventDrivenAssociation(Association):
     ----------
     make_service
         Builds the service once contexts are negotiated.
+    answers
+        What known requests are answered with.
     on_end
         Called when the association is over, however it ended.
     """
@@ -266,12 +283,17 @@ class EventDrivenAssociation(Association):
         mode: str,
         *,
         make_service: Callable[[EventDrivenAssociation], Service],
+        answers: Answers,
         on_end: Callable[[EventDrivenAssociation], None],
     ) -> None:
         self.bell = threading.Event()
         super().__init__(ae, mode)
         self._make_service = make_service
+        self._answers = answers
+        self._request = b""
+        self.known_answer: KnownAnswer | None = None
         self._on_end = on_end
+        self.acse = RememberingACSE(self)
         self.upper = EventDrivenDUL(self)
         self.dul = self.upper
         self.dimse.msg_queue = RingingQueue(self.bell.set)
@@ -281,6 +303,18 @@ class EventDrivenAssociation(Association):
     def new_service(self) -> Service:
         """Return the service of this association."""
         return self._make_service(self)
+
+    def on_known_request(self, request: bytes) -> None:
+        """Look for the answer to ``request``."""
+        self._request, self.known_answer = request, self._answers.get(request)
+
+    def answer(self, pdu: A_ASSOCIATE_AC) -> bytes:
+        """Return the bytes of an acceptance, and remember them with what they accept."""
+        if self.known_answer is not None:
+            return self.known_answer.pdu
+        data = bytes(pdu.encode())
+        self._answers.remember(self._request, KnownAnswer(self._accepted_cx, self._rejected_cx, data))
+        return data
 
     def run_reactor(self) -> None:
         """Serve the association to its end."""

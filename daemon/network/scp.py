@@ -20,10 +20,12 @@ from voxtrial.daemon.errors import Misconfigured
 from voxtrial.daemon.network import commitment, contexts, tls
 from voxtrial.daemon.network.intake import Intake, intake_of
 from voxtrial.daemon.network.ledger import Origin
+from voxtrial.daemon.network.negotiation import Answers
 from voxtrial.daemon.network.policy import Policy
 from voxtrial.daemon.network.reactor import EventDrivenAssociation
 from voxtrial.daemon.network.server import Server
 from voxtrial.daemon.network.service import Service
+from voxtrial.daemon.network.shares import Share, Shares
 from voxtrial.daemon.network.stack import application_entity
 from voxtrial.daemon.network.sweep import sweep
 from voxtrial.daemon.settings import Settings
@@ -49,6 +51,8 @@ class Listener:
         Database to use instead of opening ``settings.database_url``.
     listening
         Sockets that listen already: plain, then TLS; pre-forked workers share them, and the parent has swept.
+    share
+        Of the associations that the workers serve; None: this process serves all.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Listener:
         engine: Engine | None = None,
         *,
         listening: tuple[socket.socket, ...] = (),
+        share: Share | None = None,
     ) -> None:
         self.settings = settings
         self._config = settings.listener
@@ -64,7 +69,9 @@ class Listener:
         self._engine = engine
         self._owns_engine = engine is None
         self._listening = listening
+        self._share = share or Shares(1).of(0)
         self._supported = contexts.acceptable()
+        self._answers = Answers()
         self._servers: list[Server] = []
         self._served: set[EventDrivenAssociation] = set()
         self._told: set[tuple[str, str]] = set()
@@ -128,6 +135,7 @@ class Listener:
             tls_context=tls.server_context(self._config.tls) if secure and self._config.tls else None,
             on_tls_failure=self._on_tls_failure,
             idle_seconds=self._config.idle_seconds,
+            share=self._share,
         )
         self._servers.append(server)
         threading.Thread(
@@ -135,8 +143,13 @@ class Listener:
         ).start()
 
     def _new_association(self) -> EventDrivenAssociation:
+        self._share.begin()
         return EventDrivenAssociation(
-            self._entity, MODE_ACCEPTOR, make_service=self._new_service, on_end=self._on_end
+            self._entity,
+            MODE_ACCEPTOR,
+            make_service=self._new_service,
+            answers=self._answers,
+            on_end=self._on_end,
         )
 
     def _new_service(self, association: EventDrivenAssociation) -> Service:
@@ -149,6 +162,7 @@ class Listener:
         )
 
     def _on_end(self, association: EventDrivenAssociation) -> None:
+        self._share.end()
         with self._lock:
             self._served.discard(association)
             self._ended += 1
@@ -172,6 +186,8 @@ class Listener:
             self._audit(rejection.reason, origin)
             association.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
             association.kill()
+            return
+        if association.known_answer is not None:
             return
         requested = association.requestor.primitive.presentation_context_definition_list
         chosen = contexts.as_requested(requested, self._supported)

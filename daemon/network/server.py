@@ -8,6 +8,7 @@ import socket
 import ssl
 import struct
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +16,12 @@ from pynetdicom import AE
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
 from voxtrial.daemon.network.reactor import Bell, EventDrivenAssociation
+from voxtrial.daemon.network.shares import Share
 
 LOGGER = logging.getLogger(__name__)
 BACKLOG = 256
+COURTESY_SECONDS = 0.002
+"""How long a worker lets another accept that serves fewer associations."""
 
 AssociationFactory = Callable[[], EventDrivenAssociation]
 OnTLSFailure = Callable[[str, str], None]
@@ -71,6 +75,7 @@ class Server(ThreadedAssociationServer):
         tls_context: ssl.SSLContext | None,
         on_tls_failure: OnTLSFailure,
         idle_seconds: float,
+        share: Share,
     ) -> None:
         self.new_association = new_association
         self.association_handlers = handlers
@@ -78,6 +83,7 @@ class Server(ThreadedAssociationServer):
         self._tls_context = tls_context
         self._on_tls_failure = on_tls_failure
         self._idle_seconds = idle_seconds
+        self._share = share
         self._bell = Bell()
         self._stopping = False
         self._stopped = threading.Event()
@@ -109,8 +115,15 @@ class Server(ThreadedAssociationServer):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, limit)
         return connection, address
 
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Begin the association, which has threads of its own; only a handshake needs one more."""
+        if self._tls_context is None:
+            self.process_request_thread(request, client_address)
+        else:
+            super().process_request(request, client_address)
+
     def finish_request(self, request: Any, client_address: Any) -> None:
-        """Shake hands where TLS is asked for, then begin the association; runs in a thread of its own."""
+        """Shake hands where TLS is asked for, then begin the association."""
         if self._tls_context is not None:
             secured = self._shake_hands(request, client_address)
             if secured is None:
@@ -129,6 +142,8 @@ class Server(ThreadedAssociationServer):
         poller.register(self._bell.fileno(), select.POLLIN)
         while not self._stopping:
             poller.poll()
+            if self._share.is_ahead:
+                time.sleep(COURTESY_SECONDS)
             if not self._stopping:
                 self._accept_one()
         self._stopped.set()

@@ -11,6 +11,7 @@ import errno
 import fcntl
 import hashlib
 import itertools
+import mmap
 import os
 from enum import Enum
 from pathlib import Path
@@ -19,6 +20,11 @@ from voxtrial.daemon.network import part10
 from voxtrial.daemon.network.scan import Identity
 
 COPY_BYTES = 1 << 20
+BUFFER_BYTES = 1 << 20
+"""A part is written in pieces of this size; all but multi-frame objects are one piece."""
+KEPT_BUFFERS = 16
+BLOCK_BYTES = 4096
+"""Direct writes begin and end at multiples of this."""
 
 
 class Durability(Enum):
@@ -60,6 +66,7 @@ class Spool:
         self.watermark_bytes = watermark_bytes
         self._numbers = itertools.count()
         self._made: set[str] = set()
+        self._buffers: list[mmap.mmap] = []
         for folder in (self.incoming, self.quarantine):
             folder.mkdir(parents=True, exist_ok=True)
 
@@ -84,6 +91,18 @@ class Spool:
                 return Part(self, path)
             except FileExistsError:
                 continue  # left by a process of the same number that was killed
+
+    def take_buffer(self) -> mmap.mmap:
+        """Return a buffer of ``BUFFER_BYTES`` for one part; its pages are touched already, if it was used."""
+        try:
+            return self._buffers.pop()
+        except IndexError:
+            return mmap.mmap(-1, BUFFER_BYTES)
+
+    def give_buffer(self, buffer: mmap.mmap) -> None:
+        """Take a buffer back."""
+        if len(self._buffers) < KEPT_BUFFERS:
+            self._buffers.append(buffer)
 
     def final_path(self, identity: Identity) -> Path:
         """Return where the object of ``identity``, whose UIDs have been validated, lies."""
@@ -112,28 +131,74 @@ class Spool:
 
 
 class Part:
-    """One object on its way to disk; nobody else may touch it while it is locked."""
+    """One object on its way to disk; nobody else may touch it while it is locked.
+
+    What is awaited before the answer is written past the page cache: the copy into it takes more processor
+    time than the rest of the way to the disk.
+    """
 
     def __init__(self, spool: Spool, path: str) -> None:
         self.spool = spool
         self.path = path
-        self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o640)
+        self._direct = spool.durability is not Durability.NONE
+        self._fd = _create(path, direct=self._direct)
         fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        self._buffer = spool.take_buffer()
+        self._filled = 0
 
     def write(self, data: bytes | memoryview) -> None:
-        """Write all of ``data``.
+        """Take ``data``; it goes to the disk with the piece that it belongs to.
 
         Raises
         ------
         OSError
-            The disk is full or broken. A short write is followed by another, so that the reason shows.
+            The disk is full or broken.
         """
-        written = os.write(self._fd, data)
-        while written < len(data):
-            more = os.write(self._fd, memoryview(data)[written:])
-            if more == 0:
+        end = self._filled + len(data)
+        if end > BUFFER_BYTES:
+            data = memoryview(data)
+            while end > BUFFER_BYTES:
+                room = BUFFER_BYTES - self._filled
+                self._buffer[self._filled :] = data[:room]
+                self._write_out(BUFFER_BYTES)
+                data, end = data[room:], len(data) - room
+        self._buffer[self._filled : end] = data
+        self._filled = end
+
+    def _write_out(self, count: int) -> None:
+        """Write the buffer: whole blocks past the cache, and the end of the last block through it."""
+        with memoryview(self._buffer) as view:
+            end = count - count % BLOCK_BYTES if self._direct else count
+            self._write_all(view[:end])
+            if end < count:
+                self._go_through_cache()
+                self._write_all(view[end:count])
+        self._filled = 0
+
+    def _write_all(self, data: memoryview) -> None:
+        """Write ``data``; a short write is followed by another, so that the reason shows."""
+        while data:
+            try:
+                written = os.write(self._fd, data)
+            except OSError as error:
+                if error.errno != errno.EINVAL or not self._direct:
+                    raise
+                self._go_through_cache()  # this file system has other blocks
+                continue
+            if written == 0:
                 raise DiskFull(errno.ENOSPC, "a write came back empty")
-            written += more
+            if written % BLOCK_BYTES and self._direct:
+                self._go_through_cache()
+            data = data[written:]
+
+    def _go_through_cache(self) -> None:
+        flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
+        fcntl.fcntl(self._fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+        self._direct = False
+
+    def _finish(self) -> None:
+        if self._filled:
+            self._write_out(self._filled)
 
     def keep(self, final: Path) -> None:
         """Give the part its final name and wait for the disk.
@@ -145,6 +210,7 @@ class Part:
         OSError
             The disk is full or broken; there is no file of the final name.
         """
+        self._finish()
         try:
             self._link(final)
             self._sync(final)
@@ -177,6 +243,7 @@ class Part:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
+            self.spool.give_buffer(self._buffer)
 
     def discard(self) -> None:
         """Delete the part."""
@@ -185,10 +252,24 @@ class Part:
 
     def quarantine(self, sha256: str) -> Path:
         """Move the part to the quarantine, under its digest: equal bytes are kept once."""
+        self._finish()
         self.close()
         place = self.spool.quarantine / f"{sha256}.dcm"
         Path(self.path).replace(place)
         return place
+
+
+def _create(path: str, *, direct: bool) -> int:
+    """Open a new file, past the page cache where the file system can."""
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC
+    if not direct:
+        return os.open(path, flags, 0o640)
+    try:
+        return os.open(path, flags | os.O_DIRECT, 0o640)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        return os.open(path, flags & ~os.O_EXCL, 0o640)  # some file systems create it before they refuse
 
 
 def sync_folder(folder: Path) -> None:

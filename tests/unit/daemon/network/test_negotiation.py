@@ -15,7 +15,10 @@ from pynetdicom.pdu_primitives import (
 from voxtrial.daemon.network.negotiation import (
     ASSOCIATE_REQUEST,
     LONGEST_REMEMBERED,
+    REMEMBERED,
     REQUEST_RECEIVED,
+    Answers,
+    KnownAnswer,
     is_remembered,
     known_request,
 )
@@ -71,3 +74,23 @@ def test_a_broken_request_is_refused_each_time() -> None:
 
 def test_the_event_of_a_request_has_its_name() -> None:
     assert _PDU_TYPES[bytes([ASSOCIATE_REQUEST])] == (A_ASSOCIATE_RQ, REQUEST_RECEIVED)
+
+
+def test_an_answer_is_given_again_to_the_same_bytes_only() -> None:
+    answers, answer = Answers(), KnownAnswer({1: build_context("1.2.3")}, [], b"accepted")
+    answers.remember(request(), answer)
+    assert answers.get(request()) is answer
+    assert answers.get(request("CT2")) is None
+
+
+def test_an_answer_that_accepts_nothing_is_not_remembered() -> None:
+    answers = Answers()
+    answers.remember(request(), KnownAnswer({}, [build_context("1.2.3")], b"accepted"))
+    assert answers.get(request()) is None
+
+
+def test_the_number_of_remembered_answers_is_bounded() -> None:
+    answers, answer = Answers(), KnownAnswer({1: build_context("1.2.3")}, [], b"accepted")
+    for number in range(10 * REMEMBERED):
+        answers.remember(b"%d" % number, answer)
+    assert len(answers) <= REMEMBERED

@@ -9,6 +9,7 @@ import pynetdicom.association
 import pynetdicom.dul
 import pynetdicom.transport
 from pynetdicom import AE, _config, fsm
+from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dul import DULServiceProvider
@@ -107,3 +108,25 @@ def test_the_reactor_of_an_association_waits_on_the_checkpoint_that_ours_replace
     assert turn.index("self._reactor_checkpoint.wait()") < turn.index("self.dimse.get_msg(block=False)")
     for method in (Association.send_c_store, Association.send_c_find, Association.release):
         assert "while not self._is_paused" in source(method)
+
+
+def test_the_acceptor_negotiates_in_the_method_that_ours_overrides() -> None:
+    assert "self._negotiate_as_acceptor()" in source(ACSE.negotiate_association)
+    negotiation = source(ACSE._negotiate_as_acceptor)
+    for step in (
+        "self.requestor.ae_title = assoc_rq.calling_ae_title",
+        "self.assoc._accepted_cx = {",
+        "self.assoc._rejected_cx = [",
+        "self.send_accept()",
+        "evt.EVT_ACCEPTED",
+        "self.assoc.is_established = True",
+        "evt.EVT_ESTABLISHED",
+    ):
+        assert step in negotiation, step
+    assert "self.acceptor.primitive = primitive" in source(ACSE.send_accept)
+    assert "self.dul.send_pdu(primitive)" in source(ACSE.send_accept)
+
+
+def test_an_acceptance_is_sent_by_the_method_that_ours_overrides() -> None:
+    assert "dul._send(A_ASSOCIATE_AC(primitive))" in source(fsm.AE_7)
+    assert fsm.TRANSITION_TABLE[("Evt7", "Sta3")] == "AE-7"
