@@ -41,23 +41,37 @@ def verify(config: ConfigFile = None, as_json: AsJson = False) -> None:
 
 
 @audit_group.command("list")
-def list_rows(config: ConfigFile = None, limit: Limit = 50, as_json: AsJson = False) -> None:
-    """List the newest rows of the audit trail."""
+def list_rows(
+    action: Annotated[str, typer.Option(help="Only actions with this word, e.g. refused.")] = "",
+    config: ConfigFile = None,
+    limit: Limit = 50,
+    as_json: AsJson = False,
+) -> None:
+    """List the newest rows of the audit trail: who did what, and why something was refused.
+
+    One object a line with --json, with the hash of each row and everything that is kept with it.
+    """
     import json
 
     from sqlalchemy import select
 
+    from voxtrial.daemon.commands.listing import show
     from voxtrial.db.audit import AuditRow
 
     with reading(config) as session:
-        query = select(AuditRow).order_by(AuditRow.id.desc())
-        for row in session.scalars(query.limit(limit) if limit else query):
-            if as_json:
-                fields = ("actor", "action", "subject", "detail", "hash")
-                shown = {"id": row.id, "at": row.at.isoformat(), **{f: getattr(row, f) for f in fields}}
-                typer.echo(json.dumps(shown))
-            else:
-                typer.echo(f"{row.at:%Y-%m-%d %H:%M:%S}  {row.action:<24} {row.subject:<24} {row.actor}")
+        query = select(AuditRow).where(AuditRow.action.contains(action)).order_by(AuditRow.id.desc())
+        rows = session.scalars(query.limit(limit) if limit else query).all()
+    if not as_json:
+        told = ("peer", "reason")
+        fields = ("at", "action", "actor", "subject")
+        table = [
+            {**{f: getattr(row, f) for f in fields}, **{t: row.detail.get(t) for t in told}} for row in rows
+        ]
+        show(table, (*fields, *told), as_json=False)
+        return
+    for row in rows:
+        kept = {f: getattr(row, f) for f in ("actor", "action", "subject", "detail", "hash")}
+        typer.echo(json.dumps({"id": row.id, "at": row.at.isoformat(), **kept}))
 
 
 def conformance(

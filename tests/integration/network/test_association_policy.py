@@ -8,6 +8,7 @@ from typing import Any
 
 import peers
 import pytest
+from daemons import voxtrial
 from pynetdicom import AE
 from pynetdicom.presentation import build_context
 from sqlalchemy import Engine, select
@@ -148,6 +149,19 @@ def test_a_rejected_peer_learns_nothing_but_the_reason(serve: Callable[..., List
     listener = serve(accept=[{"ae_title": "CT1"}])
     with Wire(listener.port) as wire, pytest.raises(Closed, match="PDU 03 00010103"):
         wire.associate(calling="STRANGER")
+
+
+def test_an_administrator_reads_who_was_refused_and_why(listener: Listener) -> None:
+    associate(listener, called="OTHER", calling="CT7")
+    configuration = listener.settings.site.data / "voxtrial.toml"
+    configuration.write_text(f'[site]\ndata = "{listener.settings.site.data}"\n')
+    done = voxtrial("audit", "list", "--action", "refused", "--config", str(configuration))
+    row = done.stdout.splitlines()[-1]
+    assert "CT7" in row
+    assert "127.0.0.1" in row
+    assert "called AE title 'OTHER' is not 'VOXTRIAL'" in row
+    nothing = voxtrial("audit", "list", "--action", "committed", "--config", str(configuration))
+    assert "CT7" not in nothing.stdout
 
 
 def test_a_host_that_is_no_network_is_a_configuration_error(serve: Callable[..., Listener]) -> None:
