@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -43,6 +44,10 @@ def radiomics(
     as_json: Annotated[
         bool, typer.Option("--json", help="JSON with digest and notes instead of CSV.")
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(help="HTML page to write: region on the image, features, IBSI conformance."),
+    ] = None,
 ) -> None:
     """Compute all IBSI 1 features of one region, each with its IBSI identifier.
 
@@ -56,7 +61,13 @@ def radiomics(
     region = read_region(mask, volume, roi)
     features = _extract_with_progress(volume, region, configuration)
     text = _as_json(features, region) if as_json else _as_csv(features)
-    _write(text, output, f"{len(features)} features")
+    write_text(text, output, f"{len(features)} features")
+    if report is not None:
+        from voxtrial.daemon.radiomics.certificate import shipped
+        from voxtrial.daemon.radiomics.report import features_page
+
+        page = features_page(features, volume, region, shipped(), now=datetime.now(UTC))
+        write_text(page, report, "Report")
     if not as_json:
         for note in features.notes:
             typer.echo(f"note: {note}", err=True)
@@ -100,7 +111,7 @@ def radiomics_certificate(
         found = certificate.certify(_features_of_phantoms(digital_phantom, ct_phantom), published)
     typer.echo(_table(found))
     if output is not None:
-        _write(found.as_json(), output, "Certificate")
+        write_text(found.as_json(), output, "Certificate")
     if not found.conforms:
         raise typer.Exit(1)
 
@@ -228,7 +239,8 @@ def _shown(row: Summary) -> str:
     return "no tolerance" if math.isnan(row.largest_deviation) else f"{row.largest_deviation:.2f}"
 
 
-def _write(text: str, output: Path | None, what: str) -> None:
+def write_text(text: str, output: Path | None, what: str) -> None:
+    """Write ``text`` to a file and say so, or to standard output."""
     if output is None:
         sys.stdout.write(text)
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +35,9 @@ def radiomics_stability(
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of noise and contours.")] = 0,
+    report: Annotated[
+        Path | None, typer.Option(help="HTML page to write: ICC by family, IBSI conformance.")
+    ] = None,
 ) -> None:
     """Disturb every case twelve times and give each feature its intraclass correlation.
 
@@ -51,10 +55,18 @@ def radiomics_stability(
     if noise is None:
         noise = float(np.median([noise_level(volume) for volume, _ in read]))
     perturbations = usual_perturbations(noise)
-    with _progress(len(read) * len(perturbations)) as report:
+    with _progress(len(read) * len(perturbations)) as show:
         found = stability(
-            read, perturbations, configuration, np.random.default_rng(seed), report_progress=report
+            read, perturbations, configuration, np.random.default_rng(seed), report_progress=show
         )
+    if report is not None:
+        from voxtrial.daemon.commands.radiomics import write_text
+        from voxtrial.daemon.radiomics.certificate import shipped
+        from voxtrial.daemon.radiomics.report import stability_page
+
+        facts = {"Cases": len(read), "Perturbations": len(perturbations), "Added noise": noise, "Seed": seed}
+        page = stability_page(found, configuration, facts, shipped(), now=datetime.now(UTC))
+        write_text(page, report, "Report")
     text = _as_csv(configuration.name, found)
     if output is None:
         typer.echo(text, nl=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import matplotlib as mpl
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 Points = Mapping[str, Any]
 
 # Okabe and Ito 2008: told apart with every kind of colour vision.
-_PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 _STYLE: Any = {
     "svg.hashsalt": "voxtrial",
     "svg.fonttype": "path",
@@ -29,14 +30,19 @@ _STYLE: Any = {
 
 def draw_all(figures: Mapping[str, Points]) -> dict[str, str]:
     """Return an SVG document by figure name, in the order in which a report shows them."""
-    drawn: dict[str, str] = {}
+    return {
+        name: drawn(partial(draw, points=figures[source]))
+        for name, (source, draw) in _FIGURES.items()
+        if source in figures and _has_points(figures[source])
+    }
+
+
+def drawn(draw: Callable[[Axes], None], size: tuple[float, float] = (4.2, 3.4)) -> str:
+    """Return what ``draw`` draws on one pair of axes as SVG in the style of the house; ``size`` in inches."""
     with mpl.rc_context(_STYLE):
-        for name, (source, draw) in _FIGURES.items():
-            if source in figures and _has_points(figures[source]):
-                figure = Figure(figsize=(4.2, 3.4), layout="constrained")
-                draw(figure.add_subplot(), figures[source])
-                drawn[name] = _svg(figure)
-    return drawn
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure.add_subplot())
+        return _svg(figure)
 
 
 def _has_points(points: Points) -> bool:
@@ -101,17 +107,17 @@ def _dice(axes: Axes, points: Points) -> None:
 
 
 def _roc(axes: Axes, points: Points) -> None:
-    axes.plot(points["false_positive_rate"], points["true_positive_rate"], "-", color=_PALETTE[0], lw=1.6)
+    axes.plot(points["false_positive_rate"], points["true_positive_rate"], "-", color=PALETTE[0], lw=1.6)
     axes.plot([0, 1], [0, 1], "--", lw=0.8, color="0.5")
     axes.set(xlabel="1 - specificity", ylabel="Sensitivity", xlim=(-0.01, 1.01), ylim=(-0.01, 1.01))
     axes.set_aspect("equal")
 
 
 def _cycle() -> tuple[str, ...]:
-    return _PALETTE * 8
+    return PALETTE * 8
 
 
-_FIGURES: dict[str, tuple[str, Callable[[Axes, Points], None]]] = {
+_FIGURES: dict[str, tuple[str, Callable[..., None]]] = {
     "Measured against reference volume": ("volume", _volume),
     "Difference against mean volume": ("volume", _bland_altman),
     "Overlap by site": ("dice", _dice),

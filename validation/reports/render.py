@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import typst
-from jinja2 import Environment, StrictUndefined, select_autoescape
+from jinja2 import Environment, FunctionLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from voxtrial.validation.reports.figures import draw_all
@@ -39,7 +39,7 @@ def render(document: Mapping[str, Any], folder: Path) -> Rendered:
     out.json.write_text(canonical(document), encoding="utf-8")
     document = json.loads(out.json.read_text(encoding="utf-8"))
     figures = draw_all(document["figures"])
-    out.html.write_text(_html(document, figures), encoding="utf-8")
+    out.html.write_text(page("report.html", figures, report=document), encoding="utf-8")
     out.pdf.write_bytes(_pdf(document, figures))
     return out
 
@@ -62,17 +62,26 @@ def shown(value: Any) -> str:
     return str(value)
 
 
-def _html(document: Mapping[str, Any], figures: Mapping[str, str]) -> str:
+def page(template: str, figures: Mapping[str, str], **values: Any) -> str:
+    """Return a page of the house from the file ``template``.
+
+    Parameters
+    ----------
+    figures
+        SVG by title, our own drawings.
+    values
+        What the template reads besides ``figures``.
+    """
     environment = Environment(
-        autoescape=select_autoescape(default=True),
+        loader=FunctionLoader(lambda name: (_TEMPLATES / name).read_text(encoding="utf-8")),
+        autoescape=select_autoescape(default=True, default_for_string=True),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["shown"] = shown
-    template = environment.from_string((_TEMPLATES / "report.html").read_text(encoding="utf-8"))
     drawings = {name: Markup(svg[svg.index("<svg") :]) for name, svg in figures.items()}  # noqa: S704 - our own drawing
-    return template.render(report=document, figures=drawings)
+    return environment.get_template(template).render(figures=drawings, **values)
 
 
 def _pdf(document: Mapping[str, Any], figures: Mapping[str, str]) -> bytes:
