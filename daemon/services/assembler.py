@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -45,6 +45,7 @@ LOGGER = logging.getLogger(__name__)
 ACTOR = "assembler"
 PRIORITIES = {"urgent": 0, "routine": 1, "batch": 2}
 GATE_ERROR = "gate_error"
+MOST_DOUBLINGS = 6
 MOVE_PATIENCE_SECONDS = 1.0
 """The other studies wait meanwhile; what comes later is counted when the study is quiet again."""
 
@@ -57,6 +58,18 @@ class Assembled:
     ready: int = 0
     refused: int = 0
     fetched: int = 0
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """When the PACS was asked, and how often since the last instance came."""
+
+    at: datetime
+    times: int
+
+    def pause(self, quiet: timedelta) -> timedelta:
+        """Return how long the PACS is left alone: what it cannot give now it will not give in a minute."""
+        return quiet * (1 << min(self.times - 1, MOST_DOUBLINGS))
 
 
 @dataclass
@@ -74,8 +87,8 @@ class Assembler:
     settings: Settings
     engine: Engine
     _archive: Archive | None = field(default=None, init=False)
-    _asked: dict[int, datetime] = field(default_factory=dict, init=False)
-    """When the PACS was asked last, by study version: not more often than once a quiet period."""
+    _asked: dict[int, _Asked] = field(default_factory=dict, init=False)
+    """When the PACS was asked last, by study version."""
 
     def run_once(self, now: datetime) -> Assembled:
         """Move on every study version that is due; one that fails does not hold up the others."""
@@ -105,7 +118,9 @@ class Assembler:
 
     def _asked_lately(self, study: Open, now: datetime) -> bool:
         asked = self._asked.get(study.version_id)
-        return asked is not None and now - asked < quiet_period(self.settings.completeness, study)
+        return asked is not None and now - asked.at < asked.pause(
+            quiet_period(self.settings.completeness, study)
+        )
 
     def _closed(self) -> Sequence[int]:
         states = (StudyState.CONFIRMED.value, StudyState.ASSUMED.value)
@@ -118,7 +133,9 @@ class Assembler:
         rules = self.settings.completeness
         if rules.query is None:
             return without_peer(rules, study, now)
-        self._asked[study.version_id] = now
+        before = self._asked.get(study.version_id)
+        again = before.times if before is not None and study.last_instance_at <= before.at else 0
+        self._asked[study.version_id] = _Asked(now, again + 1)
         try:
             archive = self._asked_archive()
             listed = self._listed(archive, study.study_instance_uid)

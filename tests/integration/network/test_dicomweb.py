@@ -262,17 +262,20 @@ def test_an_archive_that_counts_more_than_it_lists_is_not_believed_yet(
     assert only_version(engine).basis == "qido"
 
 
-def test_an_archive_is_asked_once_a_quiet_period(
+def test_an_archive_is_asked_once_a_quiet_period_and_then_less_and_less(
     listener: Listener, engine: Engine, configure: Callable[..., Settings], ct: list[Path]
 ) -> None:
+    """It has one more instance than we, and may not be asked to send it."""
     store(ct, Peer("127.0.0.1", listener.port, "VOXTRIAL"))
-    with archive(uids=[], count=0) as server:
-        assembler = Assembler(asking(configure, server.url), engine)
+    uids = [*(str(pydicom.dcmread(p).SOPInstanceUID) for p in ct), "1.2.3.99"]
+    with archive(uids=uids, count=len(uids)) as server:
+        assembler = Assembler(asking(configure, server.url, retrieve="none"), engine)
         for seconds in range(90, 149):
             assembler.run_once(utc_now() + timedelta(seconds=seconds))
         once = server.searches
-        assembler.run_once(utc_now() + timedelta(seconds=151))
-        assert server.searches == 2 * once
+        for seconds, asked in ((151, 2), (212, 2), (273, 3), (400, 3), (514, 4)):
+            assembler.run_once(utc_now() + timedelta(seconds=seconds))
+            assert server.searches == asked * once
 
 
 def test_a_busy_archive_is_asked_again_and_then_left_for_later(intake: Intake) -> None:
