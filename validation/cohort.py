@@ -25,8 +25,8 @@ from voxtrial.db.outcomes import ReferenceReading, ValidationRun
 from voxtrial.db.results import Measurement, ResultObject
 from voxtrial.db.states import JobState, StudyState
 from voxtrial.db.studies import Series, StudyVersion
+from voxtrial.validation import comparability, regions
 from voxtrial.validation import protocol as plan
-from voxtrial.validation import regions
 from voxtrial.validation.registry import Undefined
 from voxtrial.validation.segmentation.mask_agreement import segmentation_agreement
 
@@ -262,6 +262,7 @@ def _row(
         "subject": subject,
         "site": any_reading.site or "unknown",
         **{key: job.provenance.get("acquisition", {}).get(key) for key in _FACTORS},
+        **comparability.facts(job.provenance),
     }
     folder = (data / objects[0].path).parent if objects else data
     _add_segmentation(row, measured, readings, protocol, data, job.provenance.get("labels"), folder)

@@ -11,7 +11,6 @@ edge.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +20,10 @@ from numpy.typing import NDArray
 from voxtrial.daemon.errors import Refused
 from voxtrial.daemon.harmonize.resample import gaussian_blurred
 from voxtrial.daemon.volume import Volume
+from voxtrial.validation.comparability import RISE
 
 Array = NDArray[Any]
 
-RISE = 2 * 1.2815515655446004
-"""10-90 % rise of a Gaussian edge in units of sigma: twice the 90th percentile of the standard normal."""
 FWHM = math.sqrt(8 * math.log(2))
 _REACH_MM = 6.0
 """How far a profile goes on both sides of the edge."""
@@ -162,21 +160,6 @@ def blurred(volume: Volume, sigma_mm: float, *, threads: int = 1) -> Volume:
     _, y, x = volume.spacing_mm
     array = gaussian_blurred(volume.array, (0.0, sigma_mm / y, sigma_mm / x), threads=threads)
     return volume.with_array(array)
-
-
-def differing_sites(sigma_mm_by_site: Mapping[str, float], *, tolerance: float = 0.2) -> str:
-    """Say in one sentence that sites differ in sharpness by more than ``tolerance``; else say nothing."""
-    if len(sigma_mm_by_site) < 2:
-        return ""
-    sharp = min(sigma_mm_by_site, key=lambda site: sigma_mm_by_site[site])
-    soft = max(sigma_mm_by_site, key=lambda site: sigma_mm_by_site[site])
-    low, high = sigma_mm_by_site[sharp], sigma_mm_by_site[soft]
-    if high <= low * (1 + tolerance):
-        return ""
-    return (
-        f"Edges rise over {RISE * low:.2f} mm at {sharp} and {RISE * high:.2f} mm at {soft}: intensity and "
-        f"texture are not comparable unless the sharper is blurred by {matching_blur_mm(low, high):.2f} mm."
-    )
 
 
 def _middle_level(array: Array) -> float:

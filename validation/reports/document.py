@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from voxtrial.validation import lint
+from voxtrial.validation import comparability, lint
 from voxtrial.validation.cohort import ANALYSED, Cohort
 from voxtrial.validation.protocol import Endpoint, Protocol, digest
 from voxtrial.validation.reports import checklist
@@ -51,6 +51,10 @@ def build(cohort: Cohort, protocol: Protocol, folder: Path, *, site: str, now: d
         "cohort": {"digest": cohort.digest, "analysed": len(cohort.studies)},
         "flow": flow,
         "acquisition": _acquisition(cohort.studies),
+        "harmonization": {
+            "grids": comparability.by_site(cohort.studies),
+            "notes": comparability.sentences(cohort.studies),
+        },
         "missing": _missing(cohort.studies),
         "endpoints": endpoints,
         "verdicts": verdicts,

@@ -11,7 +11,6 @@ from voxtrial.daemon.errors import Refused
 from voxtrial.daemon.harmonize.psf import (
     EdgeSpread,
     blurred,
-    differing_sites,
     edge_spread,
     fit_edge,
     matching_blur_mm,
@@ -81,12 +80,3 @@ def test_what_cannot_be_matched_is_refused() -> None:
         assert refusal.value.rule == rule
     with pytest.raises(Refused, match="sharpness"):
         edge_spread(soft.with_array(np.random.default_rng(1).normal(size=(2, 40, 40)).astype(np.float32)))
-
-
-def test_sites_that_differ_are_named() -> None:
-    sentence = differing_sites({"north": 0.6, "south": 1.4, "west": 0.9})
-    assert "1.54 mm at north" in sentence
-    assert "3.59 mm at south" in sentence
-    assert "1.26 mm" in sentence
-    assert differing_sites({"north": 1.0, "south": 1.1}) == ""
-    assert differing_sites({"north": 1.0}) == ""
