@@ -41,6 +41,8 @@ LONGEST_WAIT_SECONDS = 1.0
 """Timers are looked at this often when nothing happens."""
 CLOSING_SECONDS = 0.2
 """How long a peer has to close the connection after our last word, before we do."""
+READS_IN_A_ROW = 16
+"""How often the socket is read before the reactor looks at its timers and at what we have to say."""
 DATA_TRANSFER, AWAITING_CLOSE, IDLE = "Sta6", "Sta13", "Sta1"
 ARTIM_EXPIRED, CLOSED, INVALID = "Evt18", "Evt17", "Evt19"
 
@@ -180,28 +182,42 @@ class EventDrivenDUL(DULServiceProvider):
             self.socket.close()  # which puts Evt17
 
     def _receive(self, connection: socket.socket) -> None:
-        try:
-            count = connection.recv_into(self._framer.space)
-        except ssl.SSLWantReadError:
+        """Read what there is; inside an object the next piece is mostly there already."""
+        secure = isinstance(connection, ssl.SSLSocket)
+        self._read(connection, 0)
+        if secure:
             return
+        for _ in range(READS_IN_A_ROW):
+            if self._framer.at_boundary or self._stream_ended or self.event_queue.queue:
+                break
+            if not self._read(connection, socket.MSG_DONTWAIT):
+                break
+        if not self._stream_ended:
+            # The sender may wait for this acknowledgement before it sends its next small segment
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+
+    def _read(self, connection: socket.socket, flags: int) -> bool:
+        """Read once; return whether there was something."""
+        try:
+            count = connection.recv_into(self._framer.space, 0, flags)
+        except (ssl.SSLWantReadError, BlockingIOError):
+            return False
         except OSError:
             count = 0
         if count == 0:
             self._stop_watching()
             self._stream_ended = True
             self.event_queue.put(CLOSED)
-            return
+            return False
         if self.state_machine.current_state == AWAITING_CLOSE:
-            return  # nothing that comes after our last word counts
-        if not isinstance(connection, ssl.SSLSocket):
-            # The sender may wait for this acknowledgement before it sends its next small segment
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
+            return True  # nothing that comes after our last word counts
         self._idle_timer.restart()
         try:
             self._framer.received(count)
         except ProtocolError as error:
             LOGGER.warning("protocol error", extra={"reason": str(error)})
             self.event_queue.put(INVALID)
+        return True
 
     def _stop_watching(self) -> None:
         if self._polled >= 0:

@@ -9,6 +9,7 @@ commits its row.
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import shutil
 import statistics
@@ -16,103 +17,37 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import peers
 import phantoms
-import psutil
+from ingest_peers import Receiver, orthanc, stock_pynetdicom, storescp, voxtrial
 from pydicom.filereader import dcmread
-from pydicom.uid import EnhancedCTImageStorage, MRImageStorage, generate_uid
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    MRImageStorage,
+    generate_uid,
+)
 from reporting import Bench
 from wire import Wire
 
+from voxtrial.daemon.network.ledger import Ledger, Origin, Stored
+from voxtrial.daemon.network.scan import Identity
+from voxtrial.db.base import utc_now
+from voxtrial.db.engine import connect
+from voxtrial.db.migrate import upgrade
+
 TITLE = "VOXTRIAL"
-
-
-@dataclass
-class Receiver:
-    """A receiver that runs, and the processes that it consists of."""
-
-    name: str
-    port: int
-    pid: int
-
-    def processes(self) -> list[psutil.Process]:
-        root = psutil.Process(self.pid)
-        return [root, *root.children(recursive=True)]
-
-    def cpu_seconds(self) -> float:
-        """CPU time so far, of the process, its children, and its children that ended."""
-        total = 0.0
-        for process in self.processes():
-            with suppress(psutil.NoSuchProcess):  # its time is its parent's children's time by now
-                times = process.cpu_times()
-                total += times.user + times.system + times.children_user + times.children_system
-        return total
-
-    def resident_mib(self) -> float:
-        return sum(p.memory_info().rss for p in self.processes()) / 2**20
-
-
-@contextmanager
-def voxtrial(folder: Path, workers: int = 2, fsync: str = "file") -> Iterator[Receiver]:
-    port = peers.free_port()
-    configuration = folder / "voxtrial.toml"
-    folder.mkdir(parents=True)
-    configuration.write_text(
-        f'[site]\ndata = "{folder / "data"}"\n[listener]\nport = {port}\nworkers = {workers}\n'
-        f'fsync = "{fsync}"\nwatermark_mib = 0\n'
-    )
-    command = [sys.executable, "-m", "voxtrial.daemon", "listen", "--config", configuration]
-    with peers.program(command, port=port, log=folder / "log") as process:
-        yield Receiver("voxtrial", port, process.pid)
-
-
-@contextmanager
-def storescp(folder: Path, *options: str, environment: dict[str, str] | None = None) -> Iterator[Receiver]:
-    folder.mkdir(parents=True)
-    port = peers.free_port()
-    command = [peers.DCMTK / "storescp", "-od", folder, *options, str(port)]
-    with peers.program(command, port=port, environment=environment or peers.NO_NAGLE) as process:
-        yield Receiver("storescp", port, process.pid)
-
-
-@contextmanager
-def orthanc(folder: Path) -> Iterator[Receiver]:
-    with peers.orthanc(folder, options={"Plugins": []}) as peer:
-        yield Receiver("orthanc", peer.dicom_port, peer.process.pid)
-
-
-STOCK = """
-import sys
-from pathlib import Path
-from pynetdicom import AE, AllStoragePresentationContexts, evt
-folder = Path(sys.argv[2])
-def store(event):
-    (folder / f"{event.request.AffectedSOPInstanceUID}.dcm").write_bytes(event.encoded_dataset())
-    return 0
-ae = AE("STOCK")
-ae.maximum_pdu_size = 0
-ae.maximum_associations = 1000
-ae.supported_contexts = AllStoragePresentationContexts
-ae.add_supported_context("1.2.840.10008.1.1")
-ae.start_server(("127.0.0.1", int(sys.argv[1])), evt_handlers=[(evt.EVT_C_STORE, store)])
-"""
-
-
-@contextmanager
-def stock_pynetdicom(folder: Path) -> Iterator[Receiver]:
-    folder.mkdir(parents=True)
-    port = peers.free_port()
-    command = [sys.executable, "-c", STOCK, str(port), str(folder)]
-    with peers.program(command, port=port) as process:
-        yield Receiver("pynetdicom", port, process.pid)
+CORES = os.cpu_count() or 1
 
 
 def send(receiver: Receiver, batches: Sequence[Sequence[Path]], environment: dict[str, str]) -> float:
@@ -225,6 +160,7 @@ def main() -> None:
     arguments.add_argument("--folder", type=Path, help="Where receivers write; default: the system's.")
     options = arguments.parse_args()
     root = Path(tempfile.mkdtemp(prefix="bench-ingest-", dir=options.folder))
+    spread(root)
     memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
     outgoing = Path(tempfile.mkdtemp(prefix="bench-ingest-", dir=memory))
     try:
@@ -232,6 +168,15 @@ def main() -> None:
     finally:
         shutil.rmtree(root, ignore_errors=True)
         shutil.rmtree(outgoing, ignore_errors=True)
+
+
+def spread(root: Path) -> None:
+    """Let ext4 place each receiver's folder in another part of the disk, where nothing was deleted lately.
+
+    Without a journal ext4 steps over every inode that was freed in the last minutes, one by one: after a test
+    run this took a fifth of the machine's time, from whoever creates files there.
+    """
+    subprocess.run(["chattr", "+T", root], check=False, capture_output=True)
 
 
 def measure(root: Path, outgoing: Path, rounds: int, instances: int) -> None:
@@ -248,6 +193,7 @@ def measure(root: Path, outgoing: Path, rounds: int, instances: int) -> None:
     ds.save_as(small)
     ct, mr = Corpus.of(ct_file, outgoing / "ct"), Corpus.of(small, outgoing / "mr")
 
+    duty = duties(bench, root / "duties", ct.template)
     with ExitStack() as stack:
         ours = stack.enter_context(voxtrial(root / "voxtrial"))
         plain = stack.enter_context(storescp(root / "storescp"))
@@ -255,15 +201,20 @@ def measure(root: Path, outgoing: Path, rounds: int, instances: int) -> None:
         fork.name = "storescp --fork"
         archive = stack.enter_context(orthanc(root / "orthanc"))
         stock = stack.enter_context(stock_pynetdicom(root / "stock"))
-        everyone = [ours, plain, fork, archive, stock]
+        undurable = stack.enter_context(voxtrial(root / "undurable", fsync="none"))
+        undurable.name = "voxtrial, fsync none"
+        everyone = [ours, undurable, plain, fork, archive, stock]
 
         for senders in (1, 4, 8):
             load = contest(everyone, ct, instances=instances, senders=senders, rounds=rounds)
             label = f"CT 512 KiB, {senders} sender{'s' * (senders > 1)}"
             row(bench, label, load, "orthanc", 0.8 if senders == 1 else 0.6)
             row(bench, label, load, "storescp --fork", None if senders == 1 else 1.0)
+            row(bench, label, load, "voxtrial, fsync none", None)
             row(bench, label, load, "storescp", None)
             row(bench, label, load, "pynetdicom", None)
+            if senders > 1:
+                with_duties(bench, label, load, duty)
             bench.add(
                 f"{label}, receiver CPU",
                 statistics.median(load["voxtrial"].cpu) * 1000,
@@ -282,6 +233,70 @@ def measure(root: Path, outgoing: Path, rounds: int, instances: int) -> None:
         echoes(bench, ours, stock)
     big_object(bench, root)
     bench.finish()
+
+
+def duties(bench: Bench, folder: Path, dataset: bytes, count: int = 100) -> float:
+    """Return the CPU seconds that hash, fsync and row of one CT take in one thread, alone on a core."""
+    engine = connect(f"sqlite:///{folder / 'voxtrial.db'}")
+    upgrade(engine)
+    ledger = Ledger(engine)
+    files = [os.open(folder / f"{n}.dcm", os.O_CREAT | os.O_WRONLY) for n in range(count)]
+    for file in files:
+        os.write(file, dataset)
+    rows = [
+        Stored(
+            identity=Identity(
+                sop_class_uid=CTImageStorage,
+                sop_instance_uid=generate_uid(),
+                study_instance_uid="1.2.826.0.1.3680043.8.498.1",
+                series_instance_uid="1.2.826.0.1.3680043.8.498.2",
+            ),
+            transfer_syntax_uid=ExplicitVRLittleEndian,
+            path="spool/1.2.826.0.1.3680043.8.498.1/1.2.826.0.1.3680043.8.498.2/1.dcm",
+            size=len(dataset),
+            sha256="0" * 64,
+            origin=Origin(calling_ae="BENCH"),
+            received_at=utc_now(),
+        )
+        for _ in range(count)
+    ]
+    ledger.record(rows.pop())  # opens the study
+    total = 0.0
+    for name, items, work in (
+        ("SHA-256", [dataset] * count, hashlib.sha256),
+        ("fsync", files, os.fsync),
+        ("row", rows, ledger.record),
+    ):
+        seconds = cpu_of(work, items)
+        bench.add(f"what storescp does not do: {name} of a CT, CPU", seconds * 1000, "ms/instance")
+        total += seconds
+    for file in files:
+        os.close(file)
+    ledger.close()
+    engine.dispose()
+    return total
+
+
+def cpu_of(work: Callable[[Any], object], items: Sequence[object]) -> float:
+    """CPU seconds of this thread for one item."""
+    begin = time.thread_time()
+    for item in items:
+        work(item)
+    return (time.thread_time() - begin) / len(items)
+
+
+def with_duties(bench: Bench, label: str, load: dict[str, Measured], duty: float) -> None:
+    """Compare with storescp --fork as if it hashed, synced and kept rows, and never waited for it."""
+    fork = load["storescp --fork"].seconds
+    burdened = [seconds + duty / CORES for seconds in fork]
+    bench.add(
+        label,
+        statistics.median(load["voxtrial"].seconds) * 1000,
+        "ms/instance",
+        peer="storescp --fork + hash, fsync, row (computed)",
+        peer_value=statistics.median(burdened) * 1000,
+        ratio=statistics.median(a / b for a, b in zip(load["voxtrial"].seconds, burdened, strict=True)),
+    )
 
 
 def many_associations(bench: Bench, ours: Receiver, corpus: Corpus, associations: int) -> None:

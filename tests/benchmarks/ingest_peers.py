@@ -1,0 +1,92 @@
+"""The receivers that bench-ingest compares: Voxtrial, DCMTK's storescp, Orthanc, stock pynetdicom."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import peers
+import psutil
+
+
+@dataclass
+class Receiver:
+    """A receiver that runs, and the processes that it consists of."""
+
+    name: str
+    port: int
+    pid: int
+
+    def processes(self) -> list[psutil.Process]:
+        root = psutil.Process(self.pid)
+        return [root, *root.children(recursive=True)]
+
+    def cpu_seconds(self) -> float:
+        """CPU time so far, of the process, its children, and its children that ended."""
+        total = 0.0
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):  # its time is its parent's children's time by now
+                times = process.cpu_times()
+                total += times.user + times.system + times.children_user + times.children_system
+        return total
+
+    def resident_mib(self) -> float:
+        return sum(p.memory_info().rss for p in self.processes()) / 2**20
+
+
+@contextmanager
+def voxtrial(folder: Path, workers: int = 2, fsync: str = "file") -> Iterator[Receiver]:
+    port = peers.free_port()
+    configuration = folder / "voxtrial.toml"
+    folder.mkdir(parents=True)
+    configuration.write_text(
+        f'[site]\ndata = "{folder / "data"}"\n[listener]\nport = {port}\nworkers = {workers}\n'
+        f'fsync = "{fsync}"\nwatermark_mib = 0\n'
+    )
+    command = [sys.executable, "-m", "voxtrial.daemon", "listen", "--config", configuration]
+    with peers.program(command, port=port, log=folder / "log") as process:
+        yield Receiver("voxtrial", port, process.pid)
+
+
+@contextmanager
+def storescp(folder: Path, *options: str, environment: dict[str, str] | None = None) -> Iterator[Receiver]:
+    folder.mkdir(parents=True)
+    port = peers.free_port()
+    command = [peers.DCMTK / "storescp", "-od", folder, *options, str(port)]
+    with peers.program(command, port=port, environment=environment or peers.NO_NAGLE) as process:
+        yield Receiver("storescp", port, process.pid)
+
+
+@contextmanager
+def orthanc(folder: Path) -> Iterator[Receiver]:
+    with peers.orthanc(folder, options={"Plugins": []}) as peer:
+        yield Receiver("orthanc", peer.dicom_port, peer.process.pid)
+
+
+STOCK = """
+import sys
+from pathlib import Path
+from pynetdicom import AE, AllStoragePresentationContexts, evt
+folder = Path(sys.argv[2])
+def store(event):
+    (folder / f"{event.request.AffectedSOPInstanceUID}.dcm").write_bytes(event.encoded_dataset())
+    return 0
+ae = AE("STOCK")
+ae.maximum_pdu_size = 0
+ae.maximum_associations = 1000
+ae.supported_contexts = AllStoragePresentationContexts
+ae.add_supported_context("1.2.840.10008.1.1")
+ae.start_server(("127.0.0.1", int(sys.argv[1])), evt_handlers=[(evt.EVT_C_STORE, store)])
+"""
+
+
+@contextmanager
+def stock_pynetdicom(folder: Path) -> Iterator[Receiver]:
+    folder.mkdir(parents=True)
+    port = peers.free_port()
+    command = [sys.executable, "-c", STOCK, str(port), str(folder)]
+    with peers.program(command, port=port) as process:
+        yield Receiver("pynetdicom", port, process.pid)
