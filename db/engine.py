@@ -12,6 +12,8 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session, sessionmaker
 
 BUSY_TIMEOUT_MS = 15_000
+WITHOUT_TRANSACTION = "without_transaction"
+"""Execution option of connections on which every statement is a transaction of its own."""
 
 
 def connect(url: str, *, pre_ping: bool = True) -> Engine:
@@ -49,7 +51,9 @@ def claiming_engine(engine: Engine) -> Engine:
     """
     if engine.dialect.name != "postgresql":
         return engine
-    claiming = create_engine(engine.url, isolation_level="AUTOCOMMIT")
+    claiming = create_engine(
+        engine.url, isolation_level="AUTOCOMMIT", execution_options={WITHOUT_TRANSACTION: True}
+    )
     event.listen(claiming, "connect", _plan_once)
     return claiming
 

@@ -31,6 +31,7 @@ from sqlalchemy import (
 from sqlalchemy.orm import Session
 
 from voxtrial.db.base import Base
+from voxtrial.db.engine import WITHOUT_TRANSACTION
 from voxtrial.db.jobs import Event, Job
 from voxtrial.db.queue.leases import HELD, Held, inline
 from voxtrial.db.states import JOB_TRANSITIONS, JobState
@@ -116,10 +117,9 @@ def _take_at_once(session: Session, parameters: dict[str, Any]) -> Held | None:
     A model with a limit takes a second one: two claimers that count its running jobs at the same time would
     both find room. The statement leaves such a candidate alone until this claimer holds the lock of its
     model, and passes over models that somebody else is claiming at this moment. The lock lasts until the
-    claim can be seen: to the end of the transaction, or without one to the end of the statement.
+    claim can be seen: to the end of the transaction, or without one until it is given back.
     """
-    options = session.connection().get_execution_options()
-    without_transaction = options.get("isolation_level") == "AUTOCOMMIT"
+    without_transaction = session.connection().get_execution_options().get(WITHOUT_TRANSACTION, False)
     lock = func.pg_try_advisory_lock if without_transaction else func.pg_try_advisory_xact_lock
     locked: list[str] = []
     passed: list[str] = []

@@ -6,11 +6,12 @@ from datetime import timedelta
 
 import pytest
 from rows import LEASE, MONDAY, finished_jobs, job, open_jobs
-from sqlalchemy import Engine, event, text
+from sqlalchemy import Engine, event, select, text
 from sqlalchemy.orm import Session
 
 from voxtrial.db import overview, queue
 from voxtrial.db.engine import claiming_engine, sessions
+from voxtrial.db.jobs import Job
 from voxtrial.db.waiting import Why
 
 FINISHED = 20_000
@@ -92,6 +93,23 @@ def test_rescue_reads_the_index_of_running_jobs(grown: Engine) -> None:
         queue.claim(session, "worker", MONDAY, LEASE)
     plan = plans(grown, lambda session: queue.rescue(session, MONDAY + timedelta(hours=1)))
     assert "ix_jobs_running" in plan
+    assert_no_scan(plan, "jobs")
+
+
+def test_why_a_job_waits_is_read_from_the_index_of_running_jobs(grown: Engine) -> None:
+    with Session(grown) as session:
+        queued = session.scalars(select(Job).where(Job.state == "QUEUED").limit(1)).one()
+        queue.offer(session, "worker", memory_mib=8000, gpus=0, now=MONDAY, lease=LEASE)
+        session.commit()
+        session.refresh(queued)
+    plan = plans(grown, lambda session: why(session).of(queued))
+    assert "ix_jobs_running" in plan
+    assert_no_scan(plan, "jobs")
+
+
+def test_windows_of_the_backlog_are_read_from_its_index(grown: Engine) -> None:
+    plan = plans(grown, queue.windows)
+    assert "ix_jobs_claimable" in plan
     assert_no_scan(plan, "jobs")
 
 
