@@ -70,7 +70,9 @@ def send(receiver: Receiver, batches: Sequence[Sequence[Path]], environment: dic
     for process in running:
         _, said = process.communicate()
         if process.returncode:
-            raise RuntimeError(f"{receiver.name}: {said.decode(errors='replace')[-500:]}")
+            raise RuntimeError(
+                f"{receiver.name}: {process.returncode} {said.decode(errors='replace')[-500:]}"
+            )
     return time.perf_counter() - begin
 
 
