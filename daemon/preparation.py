@@ -15,7 +15,7 @@ from voxtrial.daemon.settings import Settings
 from voxtrial.daemon.volume import SourceInstance
 from voxtrial.db.jobs import Job
 from voxtrial.db.queue import Held
-from voxtrial.db.results import ResultObject
+from voxtrial.db.results import Delivery, ResultObject
 from voxtrial.db.studies import Instance, StudyVersion
 
 
@@ -87,7 +87,12 @@ def _attempt_folder(data: Path, job: Held | Job) -> Path:
 
 
 def _predecessor_report(session: Session, job: Held | Job, version: StudyVersion, data: Path) -> str:
-    """Return the path of the newest report of the same model over an earlier version of the study."""
+    """Return the path of the newest report of the same model over an earlier version of the study.
+
+    A report that was stopped before any destination had it is passed over: no reader could follow the
+    reference to it.
+    """
+    deliveries = select(Delivery.id).where(Delivery.result_object_id == ResultObject.id)
     path = session.scalar(
         select(ResultObject.path)
         .join(Job)
@@ -97,6 +102,7 @@ def _predecessor_report(session: Session, job: Held | Job, version: StudyVersion
             StudyVersion.version < version.version,
             Job.model_name == job.model_name,
             ResultObject.kind == "SR",
+            ~deliveries.exists() | deliveries.where(Delivery.sent_at.is_not(None)).exists(),
         )
         .order_by(StudyVersion.version.desc(), ResultObject.id.desc())
         .limit(1)
