@@ -40,8 +40,9 @@ def test_refusal_comes_before_the_network_runs() -> None:
         logits_of(UNet3d(), np.zeros((1, 64, 64, 64), np.float32), 1, Tiling(mode="whole"), memory_mib=20)
 
 
-PEAK = """
-import resource, numpy as np, torch
+PEAK = r"""
+import re, numpy as np, torch
+from pathlib import Path
 from voxtrial.daemon.inference.network import logits_of
 from voxtrial.daemon.models.manifest import Tiling
 from voxtrial.daemon.models.unet3d import UNet3d
@@ -50,7 +51,8 @@ for n in (16, 160):
     network = UNet3d().eval().requires_grad_(False)
     network.fold_norms()
     _, facts = logits_of(network, np.zeros((1, n, n, n), np.float32), 1, Tiling(mode="whole"))
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, facts["planned_mib"])
+    peak = re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1]
+    print(int(peak) / 1024, facts["planned_mib"])
 """
 
 
