@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy import stats
 
 from voxtrial.daemon.errors import Refused
 from voxtrial.daemon.inference.predict import predict
@@ -78,11 +77,7 @@ def test_wrong_inputs_are_refused_by_rule(model: StoredModel) -> None:
 @pytest.mark.learn
 @pytest.mark.timeout(3600)
 def test_figures_hold_on_sixty_fresh_phantoms_and_eight_scanners(model: StoredModel) -> None:
-    """METHODS section 5 expects Dice 0.92-0.96 (0.92 at 5 mm), AUC at least 0.85, ICC of volume 0.99.
-
-    Detection is held to the card: 60 found, none missed, 2 false. Sixty other nodules stay above the lower
-    end of the interval of those figures (Wilson, 95 %).
-    """
+    """METHODS section 5 expects Dice 0.92-0.96 (0.92 at 5 mm), AUC at least 0.85, ICC of volume 0.99."""
     readings = held_out.read_single_nodules(model, np.random.default_rng(2026), phantoms=60)
     lines = held_out.figures(readings, model.manifest.operating_points[0].threshold)
     assert min(line.dice for line in lines) > 0.89
@@ -91,8 +86,8 @@ def test_figures_hold_on_sixty_fresh_phantoms_and_eight_scanners(model: StoredMo
     assert max(abs(line.volume_bias) for line in lines) < 0.1
     assert held_out.volume_icc(readings) > 0.99
     detection = held_out.detect(model, np.random.default_rng(2027))
-    assert detection.recall > stats.binomtest(60, 60).proportion_ci(method="wilson").low
-    assert detection.precision > stats.binomtest(60, 62).proportion_ci(method="wilson").low
+    assert detection.recall > 0.97
+    assert detection.precision > 0.9
 
 
 @pytest.mark.nightly
