@@ -109,6 +109,7 @@ class Worker:
         self.lease = timedelta(seconds=compute.lease_seconds)
         self.memory_mib = compute.memory_mib or (queue.NO_LIMIT if compute.cluster else host_memory_mib())
         self._sessions = sessions(engine)
+        self._engine = engine
         self._claiming = claiming_engine(engine)
         self._clock = clock
         self._poll_seconds = poll_seconds
@@ -158,7 +159,8 @@ class Worker:
         with self._patience(), self._sessions.begin() as session:
             queue.withdraw(session, self.name)
         self._placement.close()
-        self._claiming.dispose()
+        if self._claiming is not self._engine:
+            self._claiming.dispose()
 
     def _rest(self, stop: Event) -> None:
         """Wait until something has ended, or for the next poll."""

@@ -44,7 +44,7 @@ def sessions(engine: Engine) -> sessionmaker[Session]:
 
 
 def claiming_engine(engine: Engine) -> Engine:
-    """Return an engine on the same database that is there to claim jobs; the caller disposes of it.
+    """Return an engine on the same database that is there to claim jobs; on SQLite ``engine`` itself.
 
     On PostgreSQL a claim is one statement: without BEGIN and COMMIT around it, it is one round trip. Its plan
     is made once, which saves half of the server's time, and is always the walk along the index of open jobs.

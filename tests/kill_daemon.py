@@ -21,11 +21,10 @@ from pathlib import Path
 
 import numpy as np
 import phantoms
-from kill_harness import PATIENCE_SECONDS, Verdict, judge, open_rows, settle
+from kill_harness import Verdict, judge, open_rows, settle
 from peers import Orthanc, free_port, storescu
 from pydicom import dcmread
 
-from voxtrial.daemon.services.deliverer import LEASE
 from voxtrial.db.engine import connect
 
 SLICES = 6
@@ -120,7 +119,7 @@ class ServedSite:
         self._scanner.join()
         engine = connect(self.database_url)
         try:
-            settle(engine, patience_seconds=LEASE.total_seconds() + PATIENCE_SECONDS)
+            settle(engine)
             daemon.terminate()
             assert daemon.wait(120) == 0
             return judge(engine, self.sent, self._at_pacs(), self.kills)

@@ -40,8 +40,10 @@ from voxtrial.db.states import DeliveryState, JobState, StudyState
 from voxtrial.db.studies import Instance, StudyVersion
 
 SLICES = 4
-PATIENCE_SECONDS = 90.0
-"""A site on which nothing happens for so long is stuck."""
+SETTLE_SECONDS = 240.0
+"""What is open for so long after the last kill is stuck."""
+PATIENCE_SECONDS = 60.0
+"""How long a process may take to come to its kill point, and an instance to its acknowledgement."""
 QUIET_SECONDS = 0.3
 """On a busy machine a study may come in more slowly than this: its slices then make two versions."""
 RESEND_SECONDS = 0.1
@@ -270,14 +272,10 @@ def kill(process: BaseProcess) -> None:
     process.join()
 
 
-def settle(engine: Engine, patience_seconds: float = PATIENCE_SECONDS) -> None:
-    """Wait until nothing is open, or nothing has happened for long: for longer than any lease."""
-    seen, deadline = 0, time.monotonic() + patience_seconds
+def settle(engine: Engine) -> None:
+    """Wait until nothing is open, for four minutes at most."""
+    deadline = time.monotonic() + SETTLE_SECONDS
     while open_rows(engine) and time.monotonic() < deadline:
-        with Session(engine) as session:
-            happened = session.scalar(select(func.max(Event.id))) or 0
-        if happened > seen:
-            seen, deadline = happened, time.monotonic() + patience_seconds
         time.sleep(0.2)
 
 

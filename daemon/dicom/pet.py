@@ -67,8 +67,11 @@ def pet_facts(planes: Sequence[Plane]) -> dict[str, Any]:
 
 
 def _units(plane: Plane) -> dict[str, str]:
+    mapped = _CLASSIC.get(plane.text("MeasurementUnits"), {})
+    if "RealWorldValueSlope" in plane.values:  # which the values are taken with, whatever Units says
+        return mapped
     classic = {keyword: plane.text(keyword) for keyword in ("Units", "SUVType") if plane.text(keyword)}
-    return classic or _CLASSIC.get(plane.text("MeasurementUnits"), {})
+    return classic or mapped
 
 
 def _acquired(plane: Plane) -> tuple[str, str] | None:

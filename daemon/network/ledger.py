@@ -93,9 +93,13 @@ class Ledger:
         self._waiting.append(ticket)
         with self._leading:
             while ticket.outcome is None and ticket.error is None:
-                with self._turn:  # whoever comes while we wait for it joins
-                    count = min(len(self._waiting), MAXIMUM_BATCH)
-                    self._settle([self._waiting.popleft() for _ in range(count)])
+                try:
+                    with self._turn:  # whoever comes while we wait for it joins
+                        count = min(len(self._waiting), MAXIMUM_BATCH)
+                        self._settle([self._waiting.popleft() for _ in range(count)])
+                except OSError as error:  # no turn, for nobody
+                    for _ in range(len(self._waiting)):
+                        self._waiting.popleft().error = OperationalError("the turn to write", None, error)
         if ticket.error is not None:
             raise ticket.error
         assert ticket.outcome is not None

@@ -15,6 +15,8 @@ from voxtrial.daemon.network.scp import Listener
 from voxtrial.db.studies import Instance
 
 CT_IMAGE_STORAGE = "1.2.840.10008.5.1.4.1.1.2"
+MAXIMUM_LENGTH_ITEM = b"\x51\x00\x00\x04"
+"""PS3.8 D.1: item type and length, before the value."""
 PRIVATE_CLASS = "1.2.826.0.1.3680043.8.498.99"
 
 
@@ -62,5 +64,5 @@ def test_two_listeners_answer_a_request_each_by_its_own_settings(
     contexts = (CT_IMAGE_STORAGE, EXPLICIT_LITTLE_ENDIAN)
     small, large = serve(maximum_pdu=16_384), serve(maximum_pdu=65_536)
     for _ in range(2):
-        assert (16_384).to_bytes(4, "big") in acceptance(small.port, contexts)
-        assert (65_536).to_bytes(4, "big") in acceptance(large.port, contexts)
+        assert MAXIMUM_LENGTH_ITEM + (16_384).to_bytes(4, "big") in acceptance(small.port, contexts)
+        assert MAXIMUM_LENGTH_ITEM + (65_536).to_bytes(4, "big") in acceptance(large.port, contexts)

@@ -311,6 +311,7 @@ def test_dead_job_is_redriven_with_all_its_attempts(database: Engine) -> None:
     again = claim(database, now=later)
     assert (again.attempts, again.first_started_at) == (1, MONDAY)
     with sessions(database).begin() as session:
+        assert session.get_one(Job, again.id).reason == ""
         waiting = queue.fail(
             session, again, error_class=queue.ErrorClass.RETRYABLE, reason="Down.", now=later
         )

@@ -7,7 +7,7 @@ import pytest
 
 from voxtrial.daemon.harmonize.banded import apply_bands
 from voxtrial.daemon.harmonize.bands import Interpolator, interpolation_band
-from voxtrial.daemon.harmonize.lanes import Blocks
+from voxtrial.daemon.harmonize.lanes import Blocks, _machine_permutes
 
 ONE_ROW = (np.zeros(1, np.int64), np.ones((1, 1), np.float32))
 
@@ -30,5 +30,6 @@ def test_what_two_registers_hold_is_narrow_in_single_precision_only() -> None:
     """16 results of a step of 2 need 2 * 15 + 2 = 32 samples: the most that fit."""
     fits = interpolation_band(2.0 * np.arange(32) + 0.5, 512, "linear")
     too_wide = interpolation_band(2.1 * np.arange(32) + 0.5, 512, "linear")
+    assert Blocks.of(fits.first, fits.weights.astype(np.float32)).narrow is _machine_permutes()
     assert not Blocks.of(fits.first, fits.weights).narrow
     assert not Blocks.of(too_wide.first, too_wide.weights.astype(np.float32)).narrow
