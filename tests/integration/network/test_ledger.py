@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import threading
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+import pytest
 from sqlalchemy import Engine, select
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from voxtrial.daemon.network.ledger import Ledger, Origin, Outcome, Stored
@@ -132,3 +135,17 @@ def test_the_quarantine_keeps_each_content_once_and_audits_each_try(database: En
         assert session.scalars(select(Quarantined)).one().stored_sha256 == "a" * 64
         assert len(session.scalars(select(AuditRow)).all()) == 3
         assert first_broken(session) is None
+
+
+@pytest.mark.parametrize("dialect", ["sqlite"])
+def test_without_a_turn_to_write_nothing_is_recorded_now_or_later(database: Engine) -> None:
+    turn = Path(f"{database.url.database}-turn")
+    turn.mkdir()
+    ledger = Ledger(database)
+    with pytest.raises(OperationalError):
+        ledger.record(stored(1))
+    turn.rmdir()
+    assert ledger.record(stored(2)) is Outcome.NEW
+    ledger.close()
+    with Session(database) as session:
+        assert session.scalars(select(Instance.sop_instance_uid)).all() == ["1.2.3.9.2"]
