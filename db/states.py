@@ -85,7 +85,7 @@ JOB_TRANSITIONS: dict[JobState, frozenset[JobState]] = {
             JobState.SUPERSEDED,
         }
     ),
-    JobState.WAITING: frozenset({JobState.RUNNING, JobState.DEAD, JobState.CANCELLED, JobState.SUPERSEDED}),
+    JobState.WAITING: frozenset({JobState.RUNNING, JobState.CANCELLED, JobState.SUPERSEDED}),
     JobState.SUCCEEDED: frozenset({JobState.SUPERSEDED}),
     JobState.REFUSED: frozenset({JobState.SUPERSEDED}),
     JobState.DEAD: frozenset({JobState.QUEUED, JobState.SUPERSEDED}),

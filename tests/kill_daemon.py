@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 import phantoms
-from kill_harness import Verdict, judge, open_rows, settle
+from kill_verdict import Verdict, judge, open_rows, settle
 from peers import Orthanc, free_port, storescu
 from pydicom import dcmread
 

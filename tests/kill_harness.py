@@ -1,12 +1,14 @@
 """A site whose processes are killed: by SIGKILL, at a chosen transition or at any moment.
 
 A scanner sends studies to the listener, and sends again what was not acknowledged; the duties (assembler,
-deliverer, rescuer) and the worker run in processes of their own, forked from a warm server; a small PACS
-takes the results. ``kill_daemon`` does the same to a real ``voxtrial serve``.
+deliverer, rescuer), the worker and the commands of a person run in processes of their own, forked from a warm
+server; a small PACS takes the results. ``kill_ways`` knows how a site comes to each transition;
+``kill_daemon`` does the same to a real ``voxtrial serve``.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import queue
 import random
@@ -14,9 +16,8 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -24,55 +25,29 @@ from typing import Any
 import kill_points
 import numpy as np
 import phantoms
-from kill_points import LEASE_SECONDS, KillPoint
-from peers import free_port
+from kill_points import LEASE_SECONDS, WITNESS, KillPoint
+from kill_verdict import Verdict, judge, open_rows, settle
+from peers import free_port, wait_until
 from pydicom import dcmread
-from sqlalchemy import Engine, func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import select, update
+from sqlalchemy.orm import Session, aliased
+from state_machine import MACHINES
 
 from voxtrial.daemon.network.pacs import SmallPACS
 from voxtrial.daemon.network.scu import Peer, store
 from voxtrial.daemon.settings import Settings
+from voxtrial.db.base import utc_now
 from voxtrial.db.engine import connect
-from voxtrial.db.jobs import Event, Job
+from voxtrial.db.jobs import Job
 from voxtrial.db.results import Delivery, ResultObject
-from voxtrial.db.states import DeliveryState, JobState, StudyState
-from voxtrial.db.studies import Instance, StudyVersion
+from voxtrial.db.studies import StudyVersion
 
 SLICES = 4
-SETTLE_SECONDS = 240.0
-"""What is open for so long after the last kill is stuck."""
 PATIENCE_SECONDS = 60.0
 """How long a process may take to come to its kill point, and an instance to its acknowledgement."""
 QUIET_SECONDS = 0.3
 """On a busy machine a study may come in more slowly than this: its slices then make two versions."""
 RESEND_SECONDS = 0.1
-ENDS: tuple[tuple[Any, tuple[str, ...]], ...] = (
-    (StudyVersion, (StudyState.READY, StudyState.REFUSED)),
-    (Job, (JobState.SUCCEEDED, JobState.SUPERSEDED)),
-    (Delivery, (DeliveryState.CONFIRMED, DeliveryState.CANCELLED)),
-)
-
-
-@dataclass
-class Verdict:
-    """What is wrong after everything has settled; all zero is the claim of the design."""
-
-    studies: int = 0
-    versions: int = 0
-    kills: Counter[str] = field(default_factory=Counter)
-    lost: int = 0
-    duplicated: int = 0
-    stuck: int = 0
-    attempts: Counter[int] = field(default_factory=Counter)
-
-    def __str__(self) -> str:
-        kills = ", ".join(f"{n} {victim}" for victim, n in sorted(self.kills.items()))
-        attempts = ", ".join(f"{jobs} jobs {n}" for n, jobs in sorted(self.attempts.items()))
-        return (
-            f"{self.kills.total()} kills ({kills}), {self.studies} studies in {self.versions} versions: "
-            f"{self.lost} lost, {self.duplicated} duplicated, {self.stuck} stuck; attempts: {attempts}"
-        )
 
 
 class Scanner(threading.Thread):
@@ -150,18 +125,36 @@ class Site:
         self.fed: list[str] = []
         self._rest: list[Path] = []
 
+    def settings_with(self, **sections: Any) -> Settings:
+        """Return the settings with some values of some sections changed."""
+        document = self.settings.model_dump(mode="json")
+        for name, changed in sections.items():
+            document[name] = {**document[name], **changed} if isinstance(changed, dict) else changed
+        return Settings(**document)
+
     def feed(
-        self, count: int = 1, *, slices: int = SLICES, received: int | None = None, seed: str = ""
-    ) -> None:
-        """Receive new studies; the slices past ``received`` stay at the scanner until ``feed_rest``."""
+        self,
+        count: int = 1,
+        *,
+        slices: int = SLICES,
+        received: Collection[int] | None = None,
+        seed: str = "",
+    ) -> list[Path]:
+        """Receive new studies; slices that are not among ``received`` stay at the scanner.
+
+        Returns the received files of the last study.
+        """
         for _ in range(count):
             files = self._scan(seed or str(len(self.fed)), slices)
-            self._rest = files[received:] if received is not None else []
-            kill_points.receive(self.settings, self.engine, files[:received])
+            taken = [file for k, file in enumerate(files) if received is None or k in received]
+            self._rest = [file for file in files if file not in taken]
+            kill_points.receive(self.settings, self.engine, taken)
+        return taken
 
     def feed_rest(self) -> None:
         """Receive what ``feed`` left at the scanner."""
         kill_points.receive(self.settings, self.engine, self._rest)
+        self._rest = []
 
     def _scan(self, seed: str, slices: int = SLICES) -> list[Path]:
         """Return the files of a study at the scanner; the same seed gives the same study."""
@@ -172,56 +165,145 @@ class Site:
             self.fed.append(uid)
         return files
 
-    def start_receiver(
-        self, seed: str, *, slices: int = SLICES, killed_at_row: int = 1, moment: str = "before"
-    ) -> BaseProcess:
-        """Receive a study in a process that dies before or after the commit of a row, without an answer."""
+    def start_receiver(self, seed: str, *, slices: int, killed_at_row: int) -> BaseProcess:
+        """Receive a study in a process that dies before the commit of a row, without an answer."""
         files = self._scan(seed, slices)
         document = self.settings.model_dump(mode="json")
-        return kill_points.start(kill_points.receive_and_die, document, files, killed_at_row, moment)
+        return kill_points.start(kill_points.receive_and_die, document, files, killed_at_row)
 
-    def start(self, role: str, point: KillPoint | None = None) -> BaseProcess:
+    def start(
+        self,
+        role: str,
+        point: KillPoint | None = None,
+        *,
+        target: str = "",
+        settings: Settings | None = None,
+    ) -> BaseProcess:
         """Start a role of the site, armed or not; see ``kill_points.start_role``."""
-        return kill_points.start_role(role, self.settings, self.target, point)
+        return kill_points.start_role(role, settings or self.settings, target or self.target, point)
 
     @contextmanager
-    def running(self, *roles: str) -> Iterator[dict[str, BaseProcess]]:
-        """Run roles unarmed; they are killed at the end."""
-        processes = {role: self.start(role) for role in roles}
+    def running(self, *roles: str, **how: Any) -> Iterator[dict[str, BaseProcess]]:
+        """Run roles unarmed; they are killed at the end, at whatever they are doing."""
+        processes = {role: self.start(role, **how) for role in roles}
         try:
             yield processes
         finally:
             for process in processes.values():
                 kill(process)
 
+    def command(self, *arguments: str) -> None:
+        """Let a person call ``voxtrial ARGUMENTS``."""
+        person = self._command(*arguments)
+        person.join(PATIENCE_SECONDS)
+        assert person.exitcode == 0, f"voxtrial {' '.join(arguments)} ended with {person.exitcode}"
+
+    def _command(self, *arguments: str, point: KillPoint | None = None) -> BaseProcess:
+        document = self.settings.model_dump(mode="json")
+        return kill_points.start(kill_points.command, document, arguments, point)
+
     def kill_at(self, point: KillPoint) -> None:
-        """Bring a process to the point and let it die there, while the other role works."""
-        if point.role == "listen":
-            seed = str(point)
-            victim = self.start_receiver(seed, moment=point.moment)
-            victim.join(PATIENCE_SECONDS)
-            happened = victim.exitcode == -signal.SIGKILL
-            self.feed(seed=seed)  # the scanner heard nothing and sends again
-        else:
-            self.feed()
-            other = "tend" if point.role == "work" else "work"
-            with self.running(other):
-                happened = self._dies_at(point)
-            self.kills[other] += 1  # at whatever it was doing
-        assert happened, f"{point} did not happen: {self.verdict()}"
+        """Bring a process to the point, let it die there, and let the site finish everything after it."""
+        from kill_ways import WAYS
+
+        WAYS[point.transition, point.role](self, point)
+        self.recover()
+
+    @contextmanager
+    def victim(self, point: KillPoint, *arguments: str, **how: Any) -> Iterator[None]:
+        """Run the process that is to die at the point; the block may do what leads there.
+
+        Parameters
+        ----------
+        arguments
+            Of the command, when the victim is a person's.
+
+        Raises
+        ------
+        AssertionError
+            It did not die, or not at the point: before it everybody must still see the old state, after it
+            everybody must see the new one.
+        """
+        (self.data / WITNESS).unlink(missing_ok=True)
+        process = (
+            self._command(*arguments, point=point) if arguments else self.start(point.role, point, **how)
+        )
+        try:
+            yield
+            process.join(PATIENCE_SECONDS)
+            self._examine(point, process)
+        finally:
+            kill(process)
         self.kills[point.role] += 1
 
-    def _dies_at(self, point: KillPoint) -> bool:
-        """Start a process and feed it until it has died at the point."""
-        victim = self.start(point.role, point)
-        deadline = time.monotonic() + PATIENCE_SECONDS
-        while victim.is_alive() and time.monotonic() < deadline:
-            victim.join(2.0)
-            if victim.is_alive():
-                self.feed()  # e.g. only every third job fails
-        happened = victim.exitcode == -signal.SIGKILL
-        kill(victim)
-        return happened
+    def dies(self, point: KillPoint, *arguments: str, **how: Any) -> None:
+        """Run the process that is to die at the point until it has; see ``victim``."""
+        with self.victim(point, *arguments, **how):
+            pass
+
+    def receiver_dies(self, point: KillPoint) -> None:
+        """Let the listener die at the point; the scanner hears nothing, and sends again."""
+        (self.data / WITNESS).unlink(missing_ok=True)
+        seed = str(point)
+        document = self.settings.model_dump(mode="json")
+        receiver = kill_points.start(kill_points.receive_armed, document, self._scan(seed), point)
+        receiver.join(PATIENCE_SECONDS)
+        self._examine(point, receiver)
+        self.kills[point.role] += 1
+        self.feed(seed=seed)
+
+    def _examine(self, point: KillPoint, victim: BaseProcess) -> None:
+        """Require that the victim died at the point, and that it was where it says."""
+        assert victim.exitcode == -signal.SIGKILL, f"{point}: it did not happen: {open_rows(self.engine)}"
+        seen = json.loads((self.data / WITNESS).read_text())
+        _, before, after = point.transition
+        if point.moment == "before":
+            assert seen == {"state": before, "events": []}, f"{point}: {seen}"
+        else:  # a role that works beside may have moved the row on by now: its events say so
+            assert seen["events"][:1] == [after], f"{point}: {seen}"
+            assert seen["state"] == seen["events"][-1], f"{point}: {seen}"
+
+    def until(self, subject: str, state: str) -> int:
+        """Wait until the newest row of a kind is in a state; return its number."""
+        table = MACHINES[subject][0]
+
+        def newest() -> tuple[int, str]:
+            with Session(self.engine) as session:
+                row = session.execute(
+                    select(table.id, table.state).order_by(table.id.desc()).limit(1)
+                ).first()
+            return (row.id, row.state) if row else (0, "")
+
+        wait_until(lambda: newest()[1] == state, PATIENCE_SECONDS, f"{subject} in state {state}")
+        return newest()[0]
+
+    def hurry(self) -> None:
+        """Let the time come for what waits to be sent again."""
+        with Session(self.engine) as session, session.begin():
+            waits = update(Delivery).where(Delivery.state == "WAITING", Delivery.lease_owner == "")
+            session.execute(waits.values(available_at=utc_now()))
+
+    def recover(self) -> None:
+        """Let everything run until nothing is open, with the late slices and what a person would retry."""
+        self.feed_rest()
+        with self.running("tend", "work"):
+            settle(self.engine, self._look_after)
+
+    def _look_after(self) -> None:
+        """Do what a person does about work that was stopped, and what only waits for its time."""
+        self.hurry()
+        successor = aliased(StudyVersion)
+        newest = ~select(successor.id).where(successor.predecessor_id == StudyVersion.id).exists()
+        of_newest = select(StudyVersion.study_instance_uid).join(Job).where(newest)
+        delivery = of_newest.join(ResultObject, ResultObject.job_id == Job.id).join(Delivery)
+        states = ("DEAD", "CANCELLED")
+        with Session(self.engine) as session:
+            uids = {
+                *session.scalars(of_newest.where(Job.state.in_(states))),
+                *session.scalars(delivery.where(Delivery.state.in_(states))),
+            }
+        for uid in uids:
+            self.command("studies", "retry", uid)
 
     def kill_at_random(self, kills: int, generator: random.Random) -> None:
         """Kill the listener, the worker, the duties, or all of them, again and again, at any moment."""
@@ -270,69 +352,3 @@ def kill(process: BaseProcess) -> None:
         os.killpg(process.pid or 0, signal.SIGKILL)
     process.kill()  # it may not have led its group yet
     process.join()
-
-
-def settle(engine: Engine) -> None:
-    """Wait until nothing is open, for four minutes at most."""
-    deadline = time.monotonic() + SETTLE_SECONDS
-    while open_rows(engine) and time.monotonic() < deadline:
-        time.sleep(0.2)
-
-
-def open_rows(engine: Engine) -> list[str]:
-    """Return what is not at its end, and why."""
-    with Session(engine) as session:
-        return [
-            f"{row.__tablename__} {row.id}: {row.state} ({row.reason})"
-            for table, final in ENDS
-            for row in session.scalars(select(table).where(table.state.not_in(final)))
-        ]
-
-
-def judge(
-    engine: Engine, sent: Mapping[str, int], at_pacs: Mapping[str, set[str]], kills: Counter[str]
-) -> Verdict:
-    """Compare what was sent with what stands in the rows and at the PACS.
-
-    Parameters
-    ----------
-    sent
-        Number of acknowledged instances by Study Instance UID.
-    at_pacs
-        SOP Instance UIDs of the results that the PACS holds, by Study Instance UID.
-    """
-    verdict = Verdict(studies=len(sent), kills=kills, stuck=len(open_rows(engine)))
-    with Session(engine) as session:
-        for uid, slices in sent.items():
-            newest = select(StudyVersion).where(StudyVersion.study_instance_uid == uid)
-            versions = session.scalars(newest.order_by(StudyVersion.version)).all()
-            stored = Instance.study_instance_uid == uid
-            instances = session.scalar(select(func.count()).where(stored, Instance.deleted_at.is_(None)))
-            complete = [(v.state, v.instances) for v in versions[-1:]] == [(StudyState.READY, slices)]
-            confirmed = session.scalars(
-                select(ResultObject.sop_instance_uid)
-                .join(Delivery)
-                .where(ResultObject.study_instance_uid == uid, Delivery.state == DeliveryState.CONFIRMED)
-            ).all()
-            results = session.scalars(
-                select(ResultObject.sop_instance_uid).where(ResultObject.study_instance_uid == uid)
-            ).all()
-            held = at_pacs.get(uid, set())
-            verdict.lost += not (complete and instances == slices and confirmed and held >= set(confirmed))
-            verdict.duplicated += len(held - set(results))
-            verdict.versions += len(versions)
-        verdict.duplicated += _done_twice(session)
-        verdict.attempts = Counter(session.scalars(select(Job.attempts)))
-    return verdict
-
-
-def _done_twice(session: Session) -> int:
-    """Count jobs beyond one a version, successes beyond one a job, and objects beyond one of a kind a job."""
-    doubled = (
-        select(Job.study_version_id).group_by(Job.study_version_id, Job.model_digest),
-        select(Event.subject_id)
-        .where(Event.subject == "job", Event.after == JobState.SUCCEEDED)
-        .group_by(Event.subject_id),
-        select(ResultObject.job_id).group_by(ResultObject.job_id, ResultObject.kind),
-    )
-    return sum(len(session.scalars(query.having(func.count() > 1)).all()) for query in doubled)

@@ -18,7 +18,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from kill_harness import Site, open_rows
+from kill_harness import Site
+from kill_verdict import open_rows
 from reporting import Bench
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session

@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from kill_harness import QUIET_SECONDS, Site
@@ -19,6 +17,7 @@ from kill_points import KillPoint
 from rows import job
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
+from state_machine import Transition
 
 from voxtrial.daemon.services import assembler
 from voxtrial.daemon.services.assembler import Assembler
@@ -31,13 +30,6 @@ from voxtrial.db.studies import Instance, StudyVersion
 
 pytestmark = pytest.mark.faults
 MINUTE = timedelta(minutes=1)
-
-
-@pytest.fixture
-def site(tmp_path: Path, database_url: str) -> Iterator[Site]:
-    site = Site(tmp_path, database_url)
-    yield site
-    site.close()
 
 
 def later() -> datetime:
@@ -64,7 +56,7 @@ def on_disk(site: Site) -> int:
 def test_a_slices_that_land_while_a_study_is_routed_are_kept_and_make_a_new_version(
     site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    site.feed(slices=105, received=100)
+    site.feed(slices=105, received=range(100))
     judge = assembler.gate.judge
 
     def judged_while_five_more_land(*arguments, **options):
@@ -99,8 +91,8 @@ def test_b_slice_whose_receiver_died_before_its_row_is_sent_again_and_all_ten_st
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 def test_c_router_killed_half_way_is_taken_up_by_the_next_one(site: Site, moment: str) -> None:
-    site.kill_at(KillPoint("study", "RECEIVING", "ASSUMED", moment))
-    verdict = site.settle()
+    site.kill_at(KillPoint(Transition("study", "RECEIVING", "ASSUMED"), "tend", moment))
+    verdict = site.verdict()
     assert (verdict.lost, verdict.duplicated, verdict.stuck) == (0, 0, 0)
 
 
