@@ -132,6 +132,7 @@ class Worker:
         while not stop.is_set():
             self.look()
             self._rest(stop)
+        self._withdraw()  # it takes nothing any more: a job that waits must not be told to wait for it
         deadline = time.monotonic() + self._drain_seconds
         while self._running and time.monotonic() < deadline:
             self._collect()
@@ -156,8 +157,7 @@ class Worker:
 
     def close(self) -> None:
         """Leave the queue; nothing of ours runs any more."""
-        with self._patience(), self._sessions.begin() as session:
-            queue.withdraw(session, self.name)
+        self._withdraw()
         self._placement.close()
         if self._claiming is not self._engine:
             self._claiming.dispose()
@@ -185,6 +185,11 @@ class Worker:
                 lease=NOTICES_PER_OFFER * timedelta(seconds=NOTICE_SECONDS),
             )
             self._next_notice = time.monotonic() + NOTICE_SECONDS
+
+    def _withdraw(self) -> None:
+        """Take back the word about what this worker has."""
+        with self._patience(), self._sessions.begin() as session:
+            queue.withdraw(session, self.name)
 
     def _fill(self) -> int:
         """Claim jobs while there is room for them."""

@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Engine, create_engine, event
+from sqlalchemy import URL, Engine, create_engine, event
 from sqlalchemy.engine import make_url
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -27,15 +27,18 @@ def connect(url: str, *, pre_ping: bool = True) -> Engine:
     """
     parsed = make_url(url)
     if parsed.get_backend_name() != "sqlite":
-        return create_engine(url, pool_pre_ping=pre_ping, json_serializer=_strict_json)
+        return _open(parsed, pool_pre_ping=pre_ping)
     if parsed.database and parsed.database != ":memory:":
         Path(parsed.database).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_engine(
-        url, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000}, json_serializer=_strict_json
-    )
+    engine = _open(parsed, connect_args={"timeout": BUSY_TIMEOUT_MS / 1000})
     event.listen(engine, "connect", _configure_sqlite)
     event.listen(engine, "begin", _begin_immediate)
     return engine
+
+
+def _open(url: URL, **options: Any) -> Engine:
+    """Return an engine as all of ours are; ``options`` are what sets it apart."""
+    return create_engine(url, json_serializer=_strict_json, **options)
 
 
 def sessions(engine: Engine) -> sessionmaker[Session]:
@@ -48,11 +51,16 @@ def claiming_engine(engine: Engine) -> Engine:
 
     On PostgreSQL a claim is one statement: without BEGIN and COMMIT around it, it is one round trip. Its plan
     is made once, which saves half of the server's time, and is always the walk along the index of open jobs.
+    A connection is not asked whether it is alive, which would be a second round trip: a claim that fails
+    takes nothing, drops the dead connections, and is tried again.
     """
     if engine.dialect.name != "postgresql":
         return engine
-    claiming = create_engine(
-        engine.url, isolation_level="AUTOCOMMIT", execution_options={WITHOUT_TRANSACTION: True}
+    claiming = _open(
+        engine.url,
+        pool_pre_ping=False,
+        isolation_level="AUTOCOMMIT",
+        execution_options={WITHOUT_TRANSACTION: True},
     )
     event.listen(claiming, "connect", _plan_once)
     return claiming

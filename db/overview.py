@@ -15,7 +15,7 @@ from voxtrial.db.queue.leases import inline
 from voxtrial.db.results import Delivery, ResultObject
 from voxtrial.db.states import DeliveryState, JobState, StudyState
 from voxtrial.db.studies import Instance, StudyVersion
-from voxtrial.db.waiting import FACTS, Why, clock
+from voxtrial.db.waiting import DELIVERY_FACTS, JOB_FACTS, Why, of_delivery
 
 PAGE = 500
 LEAST_ADVANCED_FIRST = tuple(
@@ -43,7 +43,6 @@ WORST_FIRST = (
     JobState.SUPERSEDED,
     JobState.SUCCEEDED,
 )
-UNDER_WAY = {DeliveryState.PENDING: "To be sent.", DeliveryState.SENT: "Sent, not confirmed yet."}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,25 +201,19 @@ def _overviews(session: Session, versions: Sequence[StudyVersion], why: Why) -> 
     """Yield the overviews of one page: three queries however many versions it has."""
     ids = [version.id for version in versions]
     jobs: dict[int, list[Any]] = {key: [] for key in ids}
-    columns = select(Job.study_version_id, *FACTS)
+    columns = select(Job.study_version_id, *JOB_FACTS)
     for row in session.execute(columns.where(Job.study_version_id.in_(ids)).order_by(Job.id)):
         jobs[row.study_version_id].append(row)
     outgoing: dict[int, list[Any]] = {key: [] for key in ids}
     for row in session.execute(
-        select(
-            Job.study_version_id,
-            Delivery.destination,
-            Delivery.state,
-            func.max(Delivery.reason).label("reason"),
-            func.min(Delivery.available_at).label("available_at"),
-        )
+        select(Job.study_version_id, Delivery.destination, *DELIVERY_FACTS)
         .join(ResultObject, ResultObject.job_id == Job.id)
         .join(Delivery, Delivery.result_object_id == ResultObject.id)
         .where(Job.study_version_id.in_(ids))
-        .group_by(Job.study_version_id, Delivery.destination, Delivery.state)
+        .order_by(Delivery.destination, Delivery.available_at.desc(), Delivery.id.desc())
     ):
         outgoing[row.study_version_id].append(row)
-    for rows in outgoing.values():
+    for rows in outgoing.values():  # the last of a destination speaks for it: least advanced, due first
         rows.sort(key=lambda row: (row.destination, -LEAST_ADVANCED_FIRST.index(row.state)))
     arrived = _arrived(session, [v.id for v in versions if v.state == StudyState.RECEIVING])
     for version in versions:
@@ -246,9 +239,8 @@ def _reason(version: StudyVersion, jobs: Sequence[Any], outgoing: Sequence[Any],
         if reason := why.of(row):
             return f"{row.model_name}: {reason}"
     for row in reversed(outgoing):
-        if reason := row.reason or UNDER_WAY.get(row.state, ""):
-            again = f" Sent again at {clock(row.available_at)}." if row.state == DeliveryState.WAITING else ""
-            return f"{row.destination}: {reason}{again}"
+        if reason := of_delivery(row, why.now):
+            return f"{row.destination}: {reason}"
     return "Instances may still come in." if version.state == StudyState.RECEIVING else ""
 
 

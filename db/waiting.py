@@ -40,7 +40,20 @@ class JobFacts(Protocol):
     cancel_requested: bool
 
 
-FACTS = tuple(getattr(Job, name) for name in JobFacts.__annotations__)
+class DeliveryFacts(Protocol):
+    """The columns of a delivery that decide."""
+
+    id: int
+    state: str
+    reason: str
+    available_at: datetime
+    attempts: int
+    lease_owner: str
+    lease_expires_at: datetime | None
+
+
+JOB_FACTS = tuple(getattr(Job, name) for name in JobFacts.__annotations__)
+DELIVERY_FACTS = tuple(getattr(Delivery, name) for name in DeliveryFacts.__annotations__)
 
 
 class Why:
@@ -54,7 +67,7 @@ class Why:
 
     def __init__(self, session: Session, *, now: datetime, is_open: IsOpen) -> None:
         self._session = session
-        self._now = now
+        self.now = now
         self._is_open = is_open
 
     def of(self, job: JobFacts) -> str:
@@ -92,9 +105,9 @@ class Why:
                 f"Fits no worker: none has both {job.planned_peak_mib} MiB and {_gpus(job.gpus)}; "
                 "start one that has."
             )
-        if job.available_at > self._now:
+        if job.available_at > self.now:
             return f"Tried again at {clock(job.available_at)}, attempt {job.attempts + 1}."
-        if job.window and not self._is_open(job.window, self._now):
+        if job.window and not self._is_open(job.window, self.now):
             return f"Waits for its window ({job.window})."
         running = self._running.get(job.model_digest, 0)
         if job.concurrency and running >= job.concurrency:
@@ -103,7 +116,7 @@ class Why:
 
     def _runs(self, job: JobFacts) -> str:
         worker = job.lease_owner.rpartition("#")[0]
-        if job.lease_expires_at is not None and job.lease_expires_at < self._now:
+        if job.lease_expires_at is not None and job.lease_expires_at < self.now:
             since = clock(job.lease_expires_at)
             return f"Worker {worker} is silent, its lease ended at {since}; the job will be taken back."
         where = f"in step {job.step}" if job.step else "starting"
@@ -112,7 +125,7 @@ class Why:
 
     @cached_property
     def _offers(self) -> list[Offer]:
-        return offers(self._session, self._now)
+        return offers(self._session, self.now)
 
     @cached_property
     def _running(self) -> dict[str, int]:
@@ -122,7 +135,7 @@ class Why:
         return dict(self._session.execute(counts).all())
 
 
-def of_delivery(delivery: Delivery, now: datetime) -> str:
+def of_delivery(delivery: DeliveryFacts, now: datetime) -> str:
     """Return why a delivery is where it is; empty when it is confirmed."""
     worker = delivery.lease_owner.rpartition("#")[0]
     held = worker and delivery.lease_expires_at is not None and delivery.lease_expires_at >= now

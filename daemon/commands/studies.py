@@ -94,12 +94,14 @@ def retry_study(study: Study, reason: Reason = "", config: ConfigFile = None) ->
     retried = 0
     with changing(config, "retry study", f"study {uid}") as session:
         newest = overview.newest_version(session, uid)
-        for job, version in session.execute(overview.select_jobs(study_instance_uid=uid)).all():
-            if version.version == newest and job.state in ("DEAD", "CANCELLED"):
+        jobs = session.execute(overview.select_jobs(study_instance_uid=uid)).all()
+        of_newest = {job.id: job for job, version in jobs if version.version == newest}
+        for job in of_newest.values():
+            if job.state in ("DEAD", "CANCELLED"):
                 queue.retry(session, job.id, now=utc_now(), actor=user(), reason=reason)
                 retried += 1
-        for delivery, _ in session.execute(overview.select_deliveries(study_instance_uid=uid)).all():
-            if delivery.state == "DEAD":
+        for delivery, stored in session.execute(overview.select_deliveries(study_instance_uid=uid)).all():
+            if stored.job_id in of_newest and delivery.state in ("DEAD", "CANCELLED"):
                 queue.retry_delivery(session, delivery.id, now=utc_now(), actor=user(), reason=reason)
                 retried += 1
     typer.echo(f"{retried} jobs and deliveries will be tried again.")

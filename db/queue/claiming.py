@@ -1,6 +1,9 @@
 """Who works on what: take the job that is due first among those that fit, under a lease.
 
-Everything here is Core: a claim is the one query that grows with the number of workers.
+Everything here is Core: a claim is the one query that grows with the number of workers. It is also the one
+transition that ``transitions.move`` does not make: on PostgreSQL state and event are parts of one statement,
+which no row in a session can be, and SQLite's way writes the same two rows. The table of transitions is asked
+all the same, through ``CLAIMABLE``.
 """
 
 from __future__ import annotations

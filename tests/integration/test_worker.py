@@ -180,6 +180,31 @@ def test_worker_drains_what_it_has_begun(settings: Settings, database: Engine, t
     assert [stored(database, row).state for row in (queued, later)] == ["SUCCEEDED", "QUEUED"]
 
 
+def test_worker_that_drains_offers_nothing_any_more(
+    settings: Settings, database: Engine, tmp_path: Path
+) -> None:
+    """It takes no job: one that waits must not be told to wait for it."""
+    (tmp_path / "seconds").write_text("3")
+    running = enqueue(database)
+
+    def offered() -> list[str]:
+        with Session(database) as session:
+            return [offer.worker for offer in queue.offers(session, datetime.now(UTC))]
+
+    stop = threading.Event()
+    draining = threading.Thread(target=worker(settings, database, name="draining").run, args=(stop,))
+    draining.start()
+    wait_for(lambda: stored(database, running).step == "predict")
+    assert offered() == ["draining"]
+    waiting = enqueue(database)
+    stop.set()
+    wait_for(lambda: offered() == [])
+    assert stored(database, running).state == "RUNNING"
+    assert why(database, waiting) == "Waits for a worker: none is running."
+    draining.join(30)
+    assert [stored(database, row).state for row in (running, waiting)] == ["SUCCEEDED", "QUEUED"]
+
+
 def test_job_that_plans_for_more_than_the_host_is_left_for_a_larger_one_and_says_so(
     settings: Settings, database: Engine
 ) -> None:

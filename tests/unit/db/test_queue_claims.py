@@ -7,7 +7,8 @@ from threading import Barrier, Thread
 
 import pytest
 from rows import LEASE, MONDAY, finish, history, job, measurement, study
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, func, select, text
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from voxtrial.db import queue
@@ -68,6 +69,38 @@ def test_urgent_work_goes_first_and_routine_work_does_not_starve(database: Engin
         later = job(session, priority=0, now=MONDAY + 5 * HOUR)
     order = [claim(database, now=MONDAY + 6 * HOUR).id for _ in range(4)]
     assert order == [urgent.id, routine.id, later.id, batch.id]
+
+
+def test_claiming_engine_encodes_json_as_the_main_engine_does(database: Engine) -> None:
+    """PostgreSQL refuses NaN in JSON, and what one engine writes the other must read."""
+    claiming = claiming_engine(database)
+    with sessions(claiming).begin() as session:
+        session.add(Model(digest="d", name="m", version="1", manifest={"auc": float("nan")}, added_at=MONDAY))
+    with Session(database) as session:
+        assert session.get_one(Model, "d").manifest == {"auc": "NaN"}
+    if claiming is not database:
+        claiming.dispose()
+
+
+@pytest.mark.parametrize(
+    "dialect", [pytest.param("postgresql", marks=pytest.mark.peer("postgresql"))], indirect=True
+)
+def test_claim_over_a_connection_that_has_died_takes_nothing_and_the_next_one_works(database: Engine) -> None:
+    """The claiming engine does not ask first whether its connection is alive: see ``claiming_engine``."""
+    with sessions(database).begin() as session:
+        queued = job(session)
+    claiming = claiming_engine(database)
+    with sessions(claiming).begin() as session:
+        assert queue.claim(session, "early", MONDAY - HOUR, LEASE) is None
+    with database.begin() as connection:
+        others = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+        connection.execute(text(f"{others} AND datname = current_database()"))
+    with pytest.raises(OperationalError), sessions(claiming).begin() as session:
+        queue.claim(session, "worker", MONDAY, LEASE)
+    assert history(database, "job", queued.id) == [("", "QUEUED")]
+    with sessions(claiming).begin() as session:
+        assert queue.claim(session, "worker", MONDAY, LEASE).id == queued.id
+    claiming.dispose()
 
 
 def test_waiting_job_is_claimed_when_its_time_has_come(database: Engine) -> None:

@@ -146,7 +146,48 @@ def test_delivery_says_who_sends_it_and_when_it_is_tried_again(database: Engine,
     with Session(database) as session:
         says = Why(session, now=LATER, is_open=lambda window, at: True)
         (listed,) = overview.list_studies(session, says)
-    assert listed.reason == f"pacs: No answer. Sent again at {clock(failed.available_at)}."
+    assert listed.reason == f"pacs: {said()}"
+
+
+def test_study_says_of_its_delivery_what_the_delivery_says_in_every_state(
+    database: Engine, worker: None
+) -> None:
+    """One wording: `studies list` and `deliveries show` never differ."""
+    with sessions(database).begin() as session:
+        job(session)
+    held = claim(database)
+    with sessions(database).begin() as session:
+        finish(session, held, now=MONDAY)
+
+    def said() -> tuple[str, str]:
+        with Session(database) as session:
+            says = Why(session, now=LATER, is_open=lambda window, at: True)
+            (listed,) = overview.list_studies(session, says)
+            delivery = session.scalars(select(Delivery)).one()
+            return listed.reason, f"pacs: {of_delivery(delivery, LATER)}"
+
+    def take() -> Delivery:
+        with sessions(database).begin() as session:
+            (taken,) = queue.claim_deliveries(session, "deliverer:1", LATER, LEASE)
+        return taken
+
+    heard = [said()]
+    taken = take()
+    heard.append(said())
+    with sessions(database).begin() as session:
+        queue.mark_sent(session, taken, now=MONDAY)
+    heard.append(said())
+    taken = take()
+    heard.append(said())
+    with sessions(database).begin() as session:
+        queue.fail_delivery(session, taken, permanent=False, reason="It is gone.", now=MONDAY)
+    heard.append(said())
+    taken = take()
+    with sessions(database).begin() as session:
+        queue.fail_delivery(session, taken, permanent=True, reason="A900: wrong class.", now=MONDAY)
+    heard.append(said())
+    assert [listed for listed, _ in heard] == [own for _, own in heard]
+    assert len(set(heard)) == 6
 
 
 def test_worst_job_of_a_study_speaks_for_it(database: Engine, worker: None) -> None:

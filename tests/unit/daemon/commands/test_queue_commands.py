@@ -164,6 +164,20 @@ def test_whole_study_is_retried_and_cancelled(site: Engine, config: Path) -> Non
         assert session.scalars(select(Job.state).order_by(Job.id)).all() == ["SUCCEEDED", "CANCELLED"]
 
 
+def test_cancelled_delivery_is_retried_with_its_study_unless_a_newer_version_took_its_place(
+    site: Engine, config: Path
+) -> None:
+    call("deliveries", "retry", "2", "--config", config)
+    call("deliveries", "cancel", "2", "--config", config)
+    assert "2 jobs and deliveries" in call("studies", "retry", UID, "--config", config).stdout
+    with sessions(site).begin() as session:
+        assert session.get_one(Delivery, 2).state == "PENDING"
+        job(session, study(session, uid=UID, version=2), model="lung")
+    with Session(site) as session:
+        assert session.get_one(Delivery, 2).state == "CANCELLED"
+    assert "0 jobs and deliveries" in call("studies", "retry", UID, "--config", config).stdout
+
+
 def test_db_upgrade_refuses_a_newer_schema(config: Path, database: Engine) -> None:
     assert "already" in call("db", "upgrade", "--config", config).stdout
     assert "has the schema" in call("db", "check", "--config", config).stdout
