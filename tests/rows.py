@@ -132,6 +132,24 @@ def finished_jobs(database: Engine, count: int) -> None:
     _many(database, count, JobState.SUCCEEDED)
 
 
+def instances_of_finished_jobs(database: Engine) -> None:
+    """Give every study that has no instance yet one that came with it."""
+    columns = {
+        "sop_instance_uid": StudyVersion.study_instance_uid,
+        "study_instance_uid": StudyVersion.study_instance_uid,
+        "series_instance_uid": StudyVersion.study_instance_uid,
+        "study_version_id": StudyVersion.id,
+        "path": StudyVersion.study_instance_uid,
+        **dict.fromkeys(("sop_class_uid", "transfer_syntax_uid"), literal(CT_IMAGE_STORAGE)),
+        "size": literal(4),
+        "sha256": literal("0" * 64),
+    }
+    bare = ~select(Instance.id).where(Instance.study_version_id == StudyVersion.id).exists()
+    with sessions(database).begin() as session:
+        rows = select(*columns.values()).where(bare)
+        session.execute(insert(Instance).from_select(list(columns), rows, include_defaults=True))
+
+
 def open_jobs(database: Engine, count: int) -> None:
     """Add ``count`` studies with one queued job each."""
     _many(database, count, JobState.QUEUED)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+import json
 import os
 import signal
 import subprocess
@@ -18,6 +19,8 @@ from voxtrial.daemon.job import JobInput, JobOutput, MeasuredValue, ResultFile
 
 ReportStep = Callable[[str], None]
 SLEEP = "VOXTRIAL_TEST_SLEEP"
+MEETING_SECONDS = 15.0
+"""How long a job waits for those that are to run beside it."""
 
 
 def quick(job: JobInput, report_step: ReportStep) -> JobOutput:
@@ -56,11 +59,24 @@ def quick(job: JobInput, report_step: ReportStep) -> JobOutput:
 
 
 def takes_a_while(job: JobInput, report_step: ReportStep) -> JobOutput:
-    """Write down when it ran: two jobs overlap when their times do."""
-    begin = time.monotonic()
-    time.sleep(0.4)
-    times = Path(job.objects_folder).parents[2] / "times"
+    """Write down when it ran: two jobs overlap when their times do.
+
+    The file ``together`` says which jobs are to run at the same time, as pairs of a number and the jobs of
+    which so many must have begun. A job waits for the others to begin, so that they overlap whenever they
+    may.
+    """
+    data = Path(job.objects_folder).parents[2]
+    times = data / "times"
     times.mkdir(exist_ok=True)
+    begin = time.monotonic()
+    (times / f"{job.job_id}.begun").touch()
+    together = data / "together"
+    wanted = json.loads(together.read_text()) if together.exists() else []
+    while time.monotonic() < begin + MEETING_SECONDS:
+        if all(sum((times / f"{one}.begun").exists() for one in jobs) >= number for number, jobs in wanted):
+            break
+        time.sleep(0.02)
+    time.sleep(0.4)
     (times / str(job.job_id)).write_text(f"{begin} {time.monotonic()}")
     return JobOutput(objects=(), measurements=())
 

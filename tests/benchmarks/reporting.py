@@ -35,7 +35,7 @@ class Bench:
     """Rows of one benchmark.
 
     ``ratio`` is value / peer_value. A target is met when the ratio is at most the target, or at least it
-    where ``higher_is_better``.
+    where ``higher_is_better``. Where there is no peer, the target is one of the value itself.
     """
 
     def __init__(self, name: str, packages: Sequence[str] = ()) -> None:
@@ -59,8 +59,9 @@ class Bench:
         if ratio is None and peer_value:
             ratio = value / peer_value
         met = None
-        if ratio is not None and target is not None:
-            met = ratio >= target if higher_is_better else ratio <= target
+        measured = value if ratio is None and not peer else ratio
+        if measured is not None and target is not None:
+            met = measured >= target if higher_is_better else measured <= target
         self.rows.append(
             {
                 "name": name,
@@ -88,6 +89,11 @@ class Bench:
             higher_is_better=True,
             ratio=peer_seconds / seconds,
         )
+
+    @property
+    def missed(self) -> list[str]:
+        """Names of the rows whose target is not met."""
+        return [str(row["name"]) for row in self.rows if row["met"] is False]
 
     def finish(self) -> Path:
         """Print the table, write ``build/bench/NAME.json`` and return its path."""

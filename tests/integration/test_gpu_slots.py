@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -53,26 +54,38 @@ def finished(database: Engine) -> int:
         return session.scalar(select(func.count()).where(Job.state == "SUCCEEDED")) or 0
 
 
-@pytest.mark.parametrize(("gpus", "most"), [(1, 2), (2, 4)])
-def test_two_workers_never_run_more_gpu_jobs_than_they_have_gpus(
-    database: Engine, database_url: str, tmp_path: Path, gpus: int, most: int
+def most_at_once_and_beside(folder: Path, jobs: Iterable[int], beside: Iterable[int]) -> tuple[int, int]:
+    """Return how many of the jobs ran at the same time, alone and together with those beside."""
+    return most_at_once(folder, jobs), most_at_once(folder, [*jobs, *beside])
+
+
+@pytest.mark.parametrize("gpus", [1, 2])
+def test_two_workers_use_all_their_gpus_at_once_and_never_run_more_jobs_on_them(
+    database: Engine, database_url: str, tmp_path: Path, gpus: int
 ) -> None:
-    """Each worker has three slots and takes a job without GPU into the one that its GPUs leave free."""
+    """Each worker has three slots and takes jobs without GPU into those that its GPUs leave free.
+
+    The first jobs wait for each other: as many as there are GPUs, and one without. They overlap by
+    construction, unless a slot stays empty that should not.
+    """
     settings = Settings(
         site={"data": tmp_path},
         database={"url": database_url},
         compute={"workers": 3, "gpus": gpus, "memory_mib": 4000},
     )
+    slots = 2 * gpus
     with_gpu = enqueue(database, tmp_path, [1] * GPU_JOBS)
     without = enqueue(database, tmp_path, [0] * 2)
+    (tmp_path / "together").write_text(json.dumps([(slots, with_gpu), (1, without)]))
     workers = [start_role("work", settings, "stand_ins:takes_a_while") for _ in range(2)]
     try:
         wait_until(lambda: finished(database) == GPU_JOBS + 2, 60, "every job")
     finally:
         for worker in workers:
             kill(worker)
-    assert most_at_once(tmp_path, with_gpu) <= most
-    assert most_at_once(tmp_path, without) >= 1
+    on_gpus, in_all = most_at_once_and_beside(tmp_path, with_gpu, without)
+    assert on_gpus == slots
+    assert in_all > slots
     with Session(database) as session:
         assert set(session.scalars(select(Job.attempts))) == {1}
 

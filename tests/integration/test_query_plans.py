@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 
+import numpy as np
+import phantoms
 import pytest
-from rows import LEASE, MONDAY, finished_jobs, job, open_jobs
+from rows import LEASE, MONDAY, finished_jobs, instances_of_finished_jobs, job, open_jobs, study
 from sqlalchemy import Engine, event, select, text
 from sqlalchemy.orm import Session
 
+from voxtrial.daemon.services.assembler import Assembler
+from voxtrial.daemon.settings import Settings
 from voxtrial.db import overview, queue
 from voxtrial.db.engine import claiming_engine, sessions
 from voxtrial.db.jobs import Job
@@ -24,10 +29,15 @@ def grown(database: Engine) -> Engine:
     with sessions(database).begin() as session:
         for _ in range(10):
             job(session)
-    with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-        if database.dialect.name == "postgresql":
-            connection.execute(text("ANALYZE"))
+    analyse(database)
     return database
+
+
+def analyse(database: Engine) -> None:
+    """Bring the planner's statistics up to date, as a running server does by itself."""
+    if database.dialect.name == "postgresql":
+        with database.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            connection.execute(text("ANALYZE"))
 
 
 def plans(database: Engine, work) -> str:
@@ -111,6 +121,34 @@ def test_windows_of_the_backlog_are_read_from_its_index(grown: Engine) -> None:
     plan = plans(grown, queue.windows)
     assert "ix_jobs_claimable" in plan
     assert_no_scan(plan, "jobs")
+
+
+def test_assembler_reads_the_open_studies_and_the_instances_of_one(
+    grown: Engine, database_url: str, tmp_path: Path
+) -> None:
+    """One pass closes a late slice's version, passes it through the gate and supersedes the older job."""
+    instances_of_finished_jobs(grown)
+    with sessions(grown).begin() as session:
+        job(session, study(session, uid="2.25.7", instances=3), model="otsu")
+        late = study(session, uid="2.25.7", version=2, instances=1)
+        late.state, late.closed_at = "RECEIVING", None
+    slices = phantoms.ct_series(tmp_path / "scanner", np.zeros((4, 8, 8), np.int16))
+    names = [*(f"2.25.7.1.{n}" for n in range(3)), "2.25.7.2.0"]
+    (tmp_path / "spool").mkdir()
+    for path, name in zip(slices, names, strict=True):
+        path.rename(tmp_path / "spool" / f"{name}.dcm")
+    analyse(grown)
+    settings = Settings(site={"data": tmp_path}, database={"url": database_url}, routes=[{"model": "otsu"}])
+    assembler = Assembler(settings, grown)
+    done = []
+    plan = plans(grown, lambda _: done.append(assembler.run_once(MONDAY + timedelta(hours=1))))
+    assert (done[0].closed, done[0].ready) == (1, 1)
+    with Session(grown) as session:
+        of_model = select(Job.state).where(Job.model_name == "otsu").order_by(Job.id)
+        assert session.scalars(of_model).all() == ["SUPERSEDED", "QUEUED"]
+    assert "ix_study_versions_state_last_instance_at" in plan
+    assert "ix_instances_study_version_id" in plan
+    assert_no_scan(plan, "study_versions", "instances", "jobs", "result_objects", "deliveries")
 
 
 def test_claim_of_deliveries_reads_the_index_of_open_deliveries(grown: Engine) -> None:

@@ -71,6 +71,25 @@ def test_urgent_work_goes_first_and_routine_work_does_not_starve(database: Engin
     assert order == [urgent.id, routine.id, later.id, batch.id]
 
 
+def test_endless_stream_of_urgent_work_starves_neither_routine_nor_batch_work(database: Engine) -> None:
+    """An urgent job comes every ten minutes and one job is claimed every ten minutes: there is never room.
+
+    Routine work is due with the urgent work of four hours later, and older. From then on the urgent work is
+    one claim behind, and so is the batch work that is due with it after a day.
+    """
+    ten = timedelta(minutes=10)
+    with sessions(database).begin() as session:
+        patient = {job(session, priority=priority, now=MONDAY).id for priority in (1, 2)}
+    waited = []
+    for number in range(6 * 25):
+        now = MONDAY + number * ten
+        with sessions(database).begin() as session:
+            job(session, priority=0, now=now)
+            if queue.claim(session, "worker", now, LEASE).id in patient:
+                waited.append(now - MONDAY)
+    assert waited == [4 * HOUR, 24 * HOUR + ten]
+
+
 def test_claiming_engine_encodes_json_as_the_main_engine_does(database: Engine) -> None:
     """PostgreSQL refuses NaN in JSON, and what one engine writes the other must read."""
     claiming = claiming_engine(database)
