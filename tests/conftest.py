@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import postgresql
@@ -22,9 +23,13 @@ PEER_PROGRAMS = {
     "postgresql": ("/usr/lib/postgresql",),
     "chromium": ("chromium",),
 }
+PEER_PACKAGES = {"dask": "distributed", "dicomweb": "dicomweb_client"}
+"""Peers that are Python packages, of our extras or of the tests."""
 
 
 def _installed(peer: str) -> bool:
+    if peer in PEER_PACKAGES:
+        return find_spec(PEER_PACKAGES[peer]) is not None
     return any(shutil.which(program) or Path(program).exists() for program in PEER_PROGRAMS[peer])
 
 

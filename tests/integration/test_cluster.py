@@ -24,7 +24,7 @@ from voxtrial.db.engine import sessions
 from voxtrial.db.jobs import Job
 from voxtrial.db.results import ResultObject
 
-pytest.importorskip("distributed", reason="extra voxtrial[cluster] is not installed")
+pytestmark = pytest.mark.peer("dask")
 
 JOBS = 8
 

@@ -90,11 +90,11 @@ def test_two_workers_use_all_their_gpus_at_once_and_never_run_more_jobs_on_them(
         assert set(session.scalars(select(Job.attempts))) == {1}
 
 
+@pytest.mark.peer("dask")
 def test_dask_places_gpu_jobs_on_the_worker_that_has_the_gpu(
     database: Engine, database_url: str, tmp_path: Path
 ) -> None:
     """The site says two GPUs, the cluster has one: Dask lets the jobs wait for it, whatever we claim."""
-    pytest.importorskip("distributed", reason="extra voxtrial[cluster] is not installed")
     with_gpu = enqueue(database, tmp_path, [1] * 4)
     with dask_peers.cluster(tmp_path) as (address, _):
         settings = Settings(
