@@ -302,8 +302,8 @@ class Site:
                 *session.scalars(of_newest.where(Job.state.in_(states))),
                 *session.scalars(delivery.where(Delivery.state.in_(states))),
             }
-        for uid in uids:
-            self.command("studies", "retry", uid)
+        for uid in uids:  # a person who comes too late is told so
+            self._command("studies", "retry", uid).join(PATIENCE_SECONDS)
 
     def kill_at_random(self, kills: int, generator: random.Random) -> None:
         """Kill the listener, the worker, the duties, or all of them, again and again, at any moment."""

@@ -21,6 +21,8 @@ from voxtrial.db.states import JOB_TRANSITIONS, JobState
 if TYPE_CHECKING:
     from kill_harness import Site
 
+    from voxtrial.daemon.settings import Settings
+
 Way = Callable[["Site", KillPoint], None]
 
 WAYS: dict[tuple[Transition, str], Way] = {}
@@ -214,7 +216,7 @@ def _bring_delivery(site: Site, state: str, lease_seconds: float) -> int:
     return number
 
 
-def sends_to(site: Site, port: int | None):
+def sends_to(site: Site, port: int | None) -> Settings:
     """Return settings under which results go to another port, or under which nobody knows where to."""
     (destination,) = site.settings.model_dump(mode="json")["destinations"]
     return site.settings_with(destinations=[{**destination, "port": port}] if port else [])

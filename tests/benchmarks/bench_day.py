@@ -13,6 +13,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from datetime import datetime
 from pathlib import Path
 
@@ -37,6 +38,10 @@ HOURLY_LOAD = (1, 1, 1, 1, 1, 1, 2, 4, 8, 10, 10, 8, 6, 8, 9, 8, 6, 4, 3, 2, 2, 
 QUIET_SECONDS = 2.0
 SETTLE_SECONDS = 80.0
 SAMPLE_SECONDS = 0.5
+BACKLOGS = {
+    "jobs": select(func.count()).where(Job.state.in_(("QUEUED", "WAITING"))),
+    "deliveries": select(func.count()).where(Delivery.state.in_(("PENDING", "WAITING", "SENT"))),
+}
 
 
 def main() -> None:
@@ -65,24 +70,24 @@ def arrivals(generator: random.Random) -> list[float]:
     return sorted((hour + generator.random()) / 24 * DAY_SECONDS for hour in hours)
 
 
-def live_through(site: Site) -> int:
-    """Receive every study at its time and wait until all is confirmed; return the largest backlog."""
-    largest = 0
+def live_through(site: Site) -> Counter[str]:
+    """Receive every study at its time and wait until all is confirmed; return the largest backlogs."""
+    largest: Counter[str] = Counter()
     with site.running("tend", "work"):
         begin = time.monotonic()
         for second in arrivals(random.Random(20261121)):
             while (wait := begin + second - time.monotonic()) > 0:
                 time.sleep(min(wait, SAMPLE_SECONDS))
-                largest = max(largest, _backlog(site))
+                largest |= _backlog(site)  # the larger of each
             site.feed()
         deadline = time.monotonic() + SETTLE_SECONDS
         while open_rows(site.engine) and time.monotonic() < deadline:
             time.sleep(SAMPLE_SECONDS)
-            largest = max(largest, _backlog(site))
+            largest |= _backlog(site)  # the larger of each
     return largest
 
 
-def report(site: Site, backlog: int) -> Bench:
+def report(site: Site, backlog: Counter[str]) -> Bench:
     """Print and store the figures of the day."""
     verdict = site.verdict()
     waits, works = [], []
@@ -103,7 +108,8 @@ def report(site: Site, backlog: int) -> Bench:
         bench.add(f"{name}, p50", statistics.median(seconds), "s")
         bench.add(f"{name}, p95", statistics.quantiles(seconds, n=20)[-1], "s")
     bench.add("of the former, quiet period", QUIET_SECONDS, "s")
-    bench.add("largest backlog", backlog, "jobs")
+    for kind in BACKLOGS:
+        bench.add(f"largest backlog of {kind}", backlog[kind], "1")
     count(bench, verdict, len(works))
     bench.finish()
     return bench
@@ -116,10 +122,10 @@ def count(bench: Bench, verdict: Verdict, confirmed: int) -> None:
         bench.add(f"studies {name}", getattr(verdict, name), "1", target=0)
 
 
-def _backlog(site: Site) -> int:
-    waiting = select(func.count()).where(Job.state.in_(("QUEUED", "WAITING")))
+def _backlog(site: Site) -> Counter[str]:
+    """Count what waits: jobs for a worker, results for the PACS or for its confirmation."""
     with Session(site.engine) as session:
-        return session.scalar(waiting) or 0
+        return Counter({kind: session.scalar(query) or 0 for kind, query in BACKLOGS.items()})
 
 
 def _seconds(begin: datetime | None, end: datetime | None) -> float:

@@ -56,12 +56,12 @@ def test_day_ends_with_a_status_that_says_whether_it_was_met(
 ) -> None:
     """The exit status of ``make bench-day``; the day itself is replaced by its outcome."""
 
-    def report(site: object, backlog: int) -> object:
+    def report(site: object, backlog: object) -> object:
         bench = day.Bench("day")
         day.count(bench, verdict, day.STUDIES)
         return bench
 
-    monkeypatch.setattr(day, "live_through", lambda site: 0)
+    monkeypatch.setattr(day, "live_through", lambda site: {})
     monkeypatch.setattr(day, "report", report)
     if met:
         day.main()
