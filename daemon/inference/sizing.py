@@ -18,8 +18,10 @@ from voxtrial.daemon.volume import Grid, Shape
 
 PROCESS_MIB = 500.0
 """Resident memory of a job's process beside its voxels: libraries, DICOM objects. Measured: 430 to 600."""
-SOURCE_VOXEL_BYTES = 16
-"""Volume of the scanner, in its own type and in float32, masks and labels on its grid."""
+SOURCE_VOXEL_BYTES = 8
+"""First input as the scanner gave it, in its own type, with masks and labels on its grid."""
+FURTHER_VOXEL_BYTES = 4
+"""Every further input as the scanner gave it: nothing is measured or encoded on its grid."""
 
 
 def planned_peak_mib(manifest: Manifest, sources: Mapping[str, Grid]) -> int:
@@ -38,10 +40,12 @@ def planned_peak_mib(manifest: Manifest, sources: Mapping[str, Grid]) -> int:
         window=window,
         shape=shape,
         peak_channels=footprint.peak_channels(manifest.engine),
-        volume_channels=len(manifest.inputs) + len(manifest.outputs) + 1,
+        # every input as its recipe left it, and stacked for the network; answers, their sums and weights
+        volume_channels=2 * len(manifest.inputs) + len(manifest.outputs) + 2,
     )
-    voxels = sum(math.prod(grid.shape) for grid in sources.values())
-    return math.ceil(PROCESS_MIB + plan.peak_mib + voxels * SOURCE_VOXEL_BYTES / MIB)
+    first, *further = (math.prod(sources[one.role].shape) for one in manifest.inputs)
+    source_bytes = first * SOURCE_VOXEL_BYTES + sum(further) * FURTHER_VOXEL_BYTES
+    return math.ceil(PROCESS_MIB + plan.peak_mib + source_bytes / MIB)
 
 
 def _harmonized_shape(grid: Grid, steps: Sequence[AnyStep]) -> Shape:
