@@ -278,10 +278,12 @@ class Site:
         return newest()[0]
 
     def hurry(self) -> None:
-        """Let the time come for what waits to be sent again."""
+        """Let the time come for what waits for its next attempt."""
+        job = update(Job).where(Job.state == "WAITING")
+        delivery = update(Delivery).where(Delivery.state == "WAITING", Delivery.lease_owner == "")
         with Session(self.engine) as session, session.begin():
-            waits = update(Delivery).where(Delivery.state == "WAITING", Delivery.lease_owner == "")
-            session.execute(waits.values(available_at=utc_now()))
+            for waits in (job, delivery):
+                session.execute(waits.values(available_at=utc_now()))
 
     def recover(self) -> None:
         """Let everything run until nothing is open, with the late slices and what a person would retry."""
