@@ -13,13 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxtrial.daemon.compiled import compiled
-from voxtrial.daemon.harmonize.lanes import LANES, Samples, fetched, permuted
+from voxtrial.daemon.harmonize.lanes import LANES, Samples, fetched, permuted, prefetched
+from voxtrial.daemon.pages import take_pages
 
 Array = NDArray[Any]
 Operators = tuple[Array, Array, Array, Array, Samples]
 """First samples (n,) and weights (n, width) of the bands along z and y, blocks of the band along x."""
 _CHUNK = 4096
 """Voxels of a plane that are mixed at a time when a band is wide: they stay in the nearest cache."""
+_AHEAD = 6
+"""Rows of the source that are asked for before they are mixed: the machine does not foresee them."""
 
 
 @compiled
@@ -93,7 +96,7 @@ def apply_bands(source: Array, operators: Operators, columns: int, out: Array, b
     columns
         Length of a row of the result.
     out
-        (z, rows * columns), of the floating dtype that the weights have too.
+        (z, rows * columns), fresh, of the floating dtype that the weights have too.
     """
     z_first, z_weights, y_first, y_weights, samples = operators
     narrow = samples[3]
@@ -102,13 +105,16 @@ def apply_bands(source: Array, operators: Operators, columns: int, out: Array, b
     flat = ring.reshape(-1)
     held = np.full(depth, -1, np.int64)
     row = np.zeros(source.shape[2] + 2 * LANES, out.dtype)
+    entries, voxels = out.reshape(-1), out.shape[1]
     for z in range(begin, end):
+        take_pages(entries, z * voxels, (z + 1) * voxels, end * voxels)
         base = z_first[z]
         for plane in range(base, base + depth):
             slot = plane % depth
             if z_weights[z, plane - base] == 0 or held[slot] == plane:
                 continue
             for y in range(y_first.shape[0]):
+                prefetched(source, plane, y_first[y] + _AHEAD)
                 _mix_rows(source, plane, y_first[y], y_weights, y, row)
                 at = slot * ring.shape[1] + y * columns
                 if narrow:

@@ -172,3 +172,35 @@ def permuted(row: Array, samples: Samples, out: Array, at: int) -> None:
     base, first, weights, _ = samples
     for block in range(base.shape[0]):
         _mix_block(row, base[block], first, weights, block * LANES, out, at + block * LANES)
+
+
+_CACHE_LINE = 64
+"""Bytes that the machine fetches at once."""
+_SECOND_CACHE = 2
+"""The level of ``llvm.prefetch`` that spares the nearest cache."""
+
+
+def _prefetch_type(_typing: Any, volume: Any, plane: Any, row: Any) -> tuple[Any, Any]:
+    """Return the type of :data:`prefetched` for these arguments, and what writes its instructions."""
+
+    def generate(context: Any, builder: Any, signature: Any, given: Any) -> Any:
+        samples = context.make_array(signature.args[0])(context, builder, given[0])
+        number, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+        by_plane, by_row, _ = cgutils.unpack_tuple(builder, samples.strides)
+        start = builder.add(builder.mul(given[1], by_plane), builder.mul(given[2], by_row))
+        begin = builder.gep(builder.bitcast(samples.data, byte), [start])
+        ask = cgutils.get_or_insert_function(
+            builder.module,
+            ir.FunctionType(ir.VoidType(), [byte, number, number, number]),
+            "llvm.prefetch.p0i8",
+        )
+        line = ir.Constant(by_row.type, _CACHE_LINE)
+        with cgutils.for_range_slice(builder, ir.Constant(by_row.type, 0), by_row, line) as (at, _count):
+            builder.call(ask, [builder.gep(begin, [at]), number(0), number(_SECOND_CACHE), number(1)])
+        return context.get_dummy_value()
+
+    return types.void(volume, types.int64, types.int64), generate
+
+
+prefetched: Any = intrinsic(_prefetch_type)
+"""Ask the memory for ``volume[plane, row]``, contiguous along the row; a row beyond the end is no fault."""
