@@ -47,7 +47,9 @@ def pet_unit(plane: Plane) -> str:
 
 def refuse_mixed_units(planes: Sequence[Plane]) -> None:
     """Refuse a PET whose planes are in different units (``mixed_units``)."""
-    found = sorted({" ".join(_units(plane).values()) or "no unit" for plane in planes})
+    found = sorted(
+        {" ".join(_units(plane).values()) or plane.text("MeasurementUnits") or "no unit" for plane in planes}
+    )
     if len(found) > 1:
         raise Refused(f"The slices of the PET are in {' and '.join(found)}.", rule="mixed_units")
 

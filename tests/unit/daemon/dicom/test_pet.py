@@ -29,8 +29,10 @@ def mapping(unit: str, slope: float = 0.5) -> Dataset:
     return item
 
 
-def enhanced_pet(path: Path, *units: str) -> Volume:
+def enhanced_pet(path: Path, *units: str, classic: str = "") -> Volume:
     """Read an Enhanced PET of four frames whose mapping has one of ``units`` each, or none.
+
+    ``classic`` is the value of Units, where it has one.
 
     75 kg, 370 MBq of F-18 at 08:30, corrected to 09:30: by hand 253.31 MBq are left.
     """
@@ -39,6 +41,8 @@ def enhanced_pet(path: Path, *units: str) -> Volume:
         ds.Modality = "PT"
         ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = EnhancedPETImageStorage
         ds.PatientWeight = "75"
+        if classic:
+            ds.Units = classic
         ds.AttenuationCorrected = ds.DecayCorrected = "YES"
         ds.DecayCorrectionDateTime = "20260105093000"
         tracer = Dataset()
@@ -71,6 +75,18 @@ def test_enhanced_pet_is_in_the_unit_of_its_real_world_values(tmp_path: Path, un
     assert np.unique(volume.array).tolist() == [4]
 
 
+@pytest.mark.parametrize(
+    ("unit", "classic", "found"),
+    [("Bq/ml", "CNTS", "Bq/ml"), ("{counts}", "BQML", "1"), ("kBq/g", "BQML", "1")],
+)
+def test_mapping_decides_the_unit_where_units_says_another(
+    tmp_path: Path, unit: str, classic: str, found: str
+) -> None:
+    """The values are those of the mapping, 8 * 0.5 = 4, so its unit is theirs."""
+    volume = enhanced_pet(tmp_path / "pet.dcm", unit, classic=classic)
+    assert (volume.unit, np.unique(volume.array).tolist()) == (found, [4])
+
+
 def test_enhanced_pet_becomes_suv(tmp_path: Path) -> None:
     volume = enhanced_pet(tmp_path / "pet.dcm", "Bq/ml")
     assert suv(volume).array.max() == pytest.approx(4 * 75_000 / 253.31e6, rel=1e-4)
@@ -88,6 +104,12 @@ def test_enhanced_pet_that_does_not_say_what_it_is_has_no_suv(tmp_path: Path, un
 def test_pet_in_two_units_is_refused(tmp_path: Path) -> None:
     with pytest.raises(Refused, match="BQML and CNTS") as refusal:
         enhanced_pet(tmp_path / "pet.dcm", "Bq/ml", "{counts}")
+    assert refusal.value.rule == "mixed_units"
+
+
+def test_pet_in_two_units_that_are_not_known_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Refused, match="kBq/g and mol/l") as refusal:
+        enhanced_pet(tmp_path / "pet.dcm", "kBq/g", "mol/l")
     assert refusal.value.rule == "mixed_units"
 
 
