@@ -17,6 +17,9 @@ from voxtrial.daemon.errors import Misconfigured, Refused
 Array = NDArray[Any]
 Region = NDArray[np.bool_] | None
 
+_LEAST_SQUARE = 1e-30
+"""Mean square below which squares in single precision lose digits; they are lost altogether from 1e-45."""
+
 REGIONS = ("all", "nonzero", "above_mean", "otsu")
 
 
@@ -58,6 +61,9 @@ def mean_and_sd(array: Array, inside: Region = None) -> tuple[float, float]:
         raise Refused("The region for the intensity statistics holds no voxel.", rule="empty_region")
     centre = np.array([pivot], np.float64 if flat.dtype == np.float64 else np.float32)
     first, second = pointwise.moments(flat, chosen, masked, centre)
+    if centre.dtype == np.float32 and not n * _LEAST_SQUARE < second < np.inf:
+        centre = np.array([pivot])
+        first, second = pointwise.moments(flat, chosen, masked, centre)
     mean = first / n
     return float(centre[0]) + mean, float(np.sqrt(max(second / n - mean * mean, 0.0)))
 

@@ -142,3 +142,16 @@ def test_region_of_another_shape_never_reaches_the_machine_code() -> None:
 def test_threads_give_the_same_bits() -> None:
     array = values(np.float32)
     np.testing.assert_array_equal(zscore(array, threads=3), zscore(array))
+
+
+@pytest.mark.parametrize("magnitude", [1e-30, 1e-22, 1e-12, 1.0, 1e12, 1e18, 1e25, 1e36])
+@pytest.mark.parametrize("masked", [False, True])
+def test_single_precision_of_any_magnitude_has_the_moments_of_double(magnitude: float, masked: bool) -> None:
+    """numpy in double precision; squares of single precision overflow from 1e19 and vanish below 1e-22."""
+    array = (magnitude * np.random.default_rng(3).normal(2, 1, (4, 50, 50))).astype(np.float32)
+    inside = array > 0 if masked else None
+    values = array.astype(float) if inside is None else array[inside].astype(float)
+    mean, sd = mean_and_sd(array, inside)
+    assert mean == pytest.approx(values.mean(), rel=1e-5)
+    assert sd == pytest.approx(values.std(), rel=1e-5)
+    assert zscore(array, inside).std() > 0
