@@ -1,13 +1,14 @@
 """Whether studies of several sites were measured with one ruler: grids before and after, and sharpness.
 
 The facts come from the audit that every job writes into its provenance. Equal grids do not make images
-equal: where sites differ in the spread of their edges, a reader is told so.
+equal: where sites differ in the rise of their edges, a reader is told so. Where a model takes several inputs,
+each is named by its role.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -26,32 +27,51 @@ GRIDS = {
 
 def facts(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """Return the columns of one study from the provenance of its job; empty where it has no audit."""
-    audits = list(provenance.get("harmonization", {}).values())
+    audits = sorted(provenance.get("harmonization", {}).items())
     if not audits:
         return {}
-    first = audits[0]
     row: dict[str, Any] = {
-        column: " x ".join(f"{number:.3g}" for number in first[state].get(name, ()))
+        column: "; ".join(_triple(role, audit[state].get(name, ()), len(audits)) for role, audit in audits)
         for column, (state, name) in GRIDS.items()
     }
-    found = [step["found"] for step in first.get("steps", ()) if step["step"] == "psf"]
-    row["edge_spread_mm"] = found[0].get("own_sigma_mm") if found else None
-    row["harmonization_warnings"] = " ".join(w for audit in audits for w in audit.get("warnings", ()))
+    row["edge_rise_mm"] = next((rise for _, audit in audits if (rise := _edge_rise_mm(audit))), None)
+    row["harmonization_warnings"] = " ".join(w for _, audit in audits for w in audit.get("warnings", ()))
     return row
 
 
+def _triple(role: str, numbers: Sequence[float], roles: int) -> str:
+    """Return ``numbers`` as one value of the cohort, with the role of the input where there are several."""
+    shown = " x ".join(f"{number:.3g}" for number in numbers)
+    return f"{role} {shown}" if roles > 1 else shown
+
+
+def _edge_rise_mm(audit: Mapping[str, Any]) -> float | None:
+    """Return the 10-90 % rise of the edges of one input, mm; None where its recipe does not measure it."""
+    found = [step["found"] for step in audit.get("steps", ()) if step["step"] == "psf"]
+    sigma = found[0].get("own_sigma_mm") if found else None
+    return None if sigma is None else RISE * sigma
+
+
+def blur_between_mm(sharp_sigma_mm: float, soft_sigma_mm: float) -> float:
+    """Return sigma of the Gaussian blur, mm, that takes a sharper edge to a softer one.
+
+    Variances of Gaussians add under convolution: sqrt(soft² - sharp²).
+    """
+    return math.sqrt(max(soft_sigma_mm**2 - sharp_sigma_mm**2, 0.0))
+
+
 def by_site(studies: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return one row for each site and pair of grids: number of studies and median edge spread, mm."""
+    """Return one row for each site and pair of grids: their number and median 10-90 % rise of edges, mm."""
     if "native_spacing_mm" not in studies.columns:
         return []
     rows = []
     told = studies.fillna(dict.fromkeys(GRIDS, ""))
     for key, group in told.groupby(["site", *GRIDS], sort=True):
-        spreads = pd.to_numeric(group["edge_spread_mm"]).dropna()
+        spreads = pd.to_numeric(group["edge_rise_mm"]).dropna()
         rows.append(
             {
                 **dict(zip(["site", *GRIDS], key, strict=True)),
-                "edge_spread_mm": None if spreads.empty else float(spreads.median()),
+                "edge_rise_mm": None if spreads.empty else float(spreads.median()),
                 "n": len(group),
             }
         )
@@ -62,7 +82,7 @@ def sentences(studies: pd.DataFrame) -> list[str]:
     """Return what a reader must know: sites that differ in sharpness, and what the recipes warned of."""
     if "native_spacing_mm" not in studies.columns:
         return []
-    measured = studies.assign(edge=pd.to_numeric(studies["edge_spread_mm"])).dropna(subset=["edge"])
+    measured = studies.assign(edge=pd.to_numeric(studies["edge_rise_mm"]) / RISE).dropna(subset=["edge"])
     medians = measured.groupby("site")["edge"].median()
     differing = differing_sites({str(site): float(median) for site, median in medians.items()})
     warned = studies["harmonization_warnings"].fillna("")
@@ -81,5 +101,5 @@ def differing_sites(sigma_mm_by_site: Mapping[str, float], *, tolerance: float =
         return ""
     return (
         f"Edges rise over {RISE * low:.2f} mm at {sharp} and {RISE * high:.2f} mm at {soft}: intensity and "
-        f"texture are not comparable unless the sharper is blurred by {math.sqrt(high**2 - low**2):.2f} mm."
+        f"texture are not comparable unless the sharper is blurred by {blur_between_mm(low, high):.2f} mm."
     )

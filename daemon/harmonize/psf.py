@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from voxtrial.daemon.errors import Refused
 from voxtrial.daemon.harmonize.resample import gaussian_blurred
 from voxtrial.daemon.volume import Volume
-from voxtrial.validation.comparability import RISE
+from voxtrial.validation.comparability import RISE, blur_between_mm
 
 Array = NDArray[Any]
 
@@ -152,7 +152,7 @@ def matching_blur_mm(own_sigma_mm: float, wanted_sigma_mm: float) -> float:
             f"{wanted_sigma_mm:.2f} mm; sharpening would invent detail.",
             rule="sharper_than_acquired",
         )
-    return math.sqrt(max(wanted_sigma_mm**2 - own_sigma_mm**2, 0.0))
+    return blur_between_mm(own_sigma_mm, wanted_sigma_mm)
 
 
 def blurred(volume: Volume, sigma_mm: float, *, threads: int = 1) -> Volume:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pandas as pd
+import pytest
 
 from voxtrial.validation import comparability
 from voxtrial.validation.comparability import differing_sites
@@ -47,10 +48,21 @@ def test_table_shows_grids_and_what_the_model_sees_before_and_after() -> None:
         "native_field_mm": "52.5 x 16.8 x 16.8",
         "harmonized_spacing_mm": "1 x 1 x 1",
         "harmonized_field_mm": "21 x 21 x 21",
-        "edge_spread_mm": 0.7,
+        "edge_rise_mm": pytest.approx(2.563 * 0.7, abs=1e-3),
         "n": 2,
     }
-    assert (table[1]["site"], table[1]["n"], table[1]["edge_spread_mm"]) == ("B", 1, None)
+    assert (table[1]["site"], table[1]["n"], table[1]["edge_rise_mm"]) == ("B", 1, None)
+
+
+def test_every_input_of_a_model_shows_its_grid() -> None:
+    """The sharpness is that of the input whose recipe measures it."""
+    both = {"harmonization": {**provenance(None)["harmonization"]}}
+    both["harmonization"]["pet"] = provenance(0.6)["harmonization"]["ct"] | {
+        "before": {"spacing_mm": [3.0, 4.0, 4.0]}
+    }
+    row = comparability.facts(both)
+    assert row["native_spacing_mm"] == "ct 2.5 x 0.8 x 0.8; pet 3 x 4 x 4"
+    assert row["edge_rise_mm"] == pytest.approx(2.563 * 0.6, abs=1e-3)
 
 
 def test_reader_is_told_of_sharpness_and_of_warnings() -> None:
@@ -69,4 +81,4 @@ def test_studies_without_an_audit_say_nothing() -> None:
 def test_recipe_that_measures_no_sharpness_gives_grids_alone() -> None:
     table = studies(("A", provenance(None)), ("B", provenance(None)))
     assert comparability.sentences(table) == []
-    assert [row["edge_spread_mm"] for row in comparability.by_site(table)] == [None, None]
+    assert [row["edge_rise_mm"] for row in comparability.by_site(table)] == [None, None]
