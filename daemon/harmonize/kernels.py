@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from voxtrial.daemon.compiled import compiled
+from voxtrial.daemon.harmonize.lanes import LANES
 
 Array = NDArray[Any]
-LANES = 16
-"""Rows that are filtered side by side along x: one AVX-512 register of float32."""
 
 
 @compiled
@@ -60,7 +59,7 @@ def _filter_lines(lines: Array, pole: float, gain: float) -> None:
 def filter_planes(volume: Array, poles: Array, begin: int, end: int) -> None:
     """Turn the slices ``begin <= z < end`` into B-spline coefficients along y and x, in place."""
     rows, columns = volume.shape[1], volume.shape[2]
-    side = np.empty((columns, LANES), volume.dtype)
+    side = np.empty((columns, LANES), volume.dtype)  # rows side by side: one register of AVX-512
     for z in range(begin, end):
         plane = volume[z]
         for pole in poles:

@@ -7,10 +7,8 @@ reader would look at first: the region on the image, or where the correlations l
 from __future__ import annotations
 
 import math
-import platform
 from collections.abc import Sequence
 from datetime import datetime
-from importlib.metadata import version
 from typing import Any
 
 import numpy as np
@@ -24,11 +22,12 @@ from voxtrial.daemon.radiomics.extract import Features
 from voxtrial.daemon.radiomics.stability import Stability
 from voxtrial.daemon.volume import Mask, Volume
 from voxtrial.validation.reports import figures, render
+from voxtrial.validation.software import versions
 
 SURROUNDINGS_MM = 30.0
 """Image that is shown about the region."""
 _AXES = ("slices", "rows", "columns")
-_PACKAGES = ("voxtrial", "numpy", "scipy", "numba")
+_PACKAGES = ("numpy", "scipy", "numba")
 
 
 def features_page(
@@ -115,7 +114,7 @@ def _document(
     return {
         "title": title,
         "created": now.isoformat(timespec="seconds"),
-        "software": {"python": platform.python_version(), **{name: version(name) for name in _PACKAGES}},
+        "software": versions(_PACKAGES),
         "facts": facts,
         "notes": notes,
         "families": [

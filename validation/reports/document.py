@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Sequence
 from datetime import datetime
 from importlib.metadata import version
@@ -18,6 +17,7 @@ from voxtrial.validation.protocol import Endpoint, Protocol, digest
 from voxtrial.validation.reports import checklist
 from voxtrial.validation.reports.checklist import Answer
 from voxtrial.validation.reports.evidence import Evidence, compute
+from voxtrial.validation.software import versions
 
 FORMAT = "voxtrial-report-1"
 _ANALYSIS_PACKAGES = ("numpy", "scipy", "pandas", "statsmodels", "lifelines", "scikit-learn")
@@ -45,7 +45,7 @@ def build(cohort: Cohort, protocol: Protocol, folder: Path, *, site: str, now: d
         "title": protocol.title,
         "site": site,
         "created": now.isoformat(timespec="seconds"),
-        "software": _software(),
+        "software": versions(_ANALYSIS_PACKAGES),
         "protocol": _protocol(cohort, protocol),
         "model": _model(cohort, protocol),
         "cohort": {"digest": cohort.digest, "analysed": len(cohort.studies)},
@@ -68,11 +68,6 @@ def build(cohort: Cohort, protocol: Protocol, folder: Path, *, site: str, now: d
         {e["id"]: (e["statistic"], e["evaluable"]) for e in endpoints},
     )
     return document
-
-
-def _software() -> dict[str, str]:
-    packages = {name: version(name) for name in ("voxtrial", *_ANALYSIS_PACKAGES)}
-    return {"python": platform.python_version(), **packages}
 
 
 def _protocol(cohort: Cohort, protocol: Protocol) -> dict[str, Any]:
