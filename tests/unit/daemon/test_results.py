@@ -186,14 +186,16 @@ def test_dcmqi_reads_the_measurements_with_units_and_site(tmp_path: Path) -> Non
 def test_no_finding_is_a_report_that_says_absent(tmp_path: Path) -> None:
     source = headers(tmp_path / "ct")
     files = written(tmp_path / "out", [], work(source, target=NODULE))
-    found = []
+    findings = []
 
-    def collect(_: Dataset, element: pydicom.DataElement) -> None:
+    def collect(item: Dataset, element: pydicom.DataElement) -> None:
         if element.keyword == "ConceptCodeSequence":
-            found.append((element.value[0].CodeValue, element.value[0].CodingSchemeDesignator))
+            name, value = item.ConceptNameCodeSequence[0].CodeMeaning, element.value[0]
+            findings.append((name, (value.CodeValue, value.CodingSchemeDesignator)))
 
     pydicom.dcmread(files["SR"].path).walk(collect)
-    assert ("2667000", "SCT") in found
+    assert ("Nodule", ("2667000", "SCT")) in findings
+    assert iod_errors(files["SR"].path) == []
     assert pydicom.dcmread(files["SR"].path).PreliminaryFlag == "PRELIMINARY"
 
 

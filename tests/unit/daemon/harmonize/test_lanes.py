@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+import SimpleITK
 
 from voxtrial.daemon.harmonize.banded import apply_bands
 from voxtrial.daemon.harmonize.bands import Interpolator, interpolation_band
@@ -24,6 +27,40 @@ def test_a_row_is_its_dense_matrix(interpolator: Interpolator, n_out: int, step:
     out = np.empty((1, n_out), np.float32)
     apply_bands(row[None, None], (*ONE_ROW, *ONE_ROW, blocks.samples), n_out, out, 0, 1)
     np.testing.assert_allclose(out[0], band.dense(512) @ row.astype(float), atol=1e-5)
+
+
+PATHS = [pytest.param(True, marks=pytest.mark.skipif(not _machine_permutes(), reason="no AVX-512")), False]
+
+
+def mixed(row: np.ndarray, coordinates: np.ndarray, narrow: bool) -> np.ndarray:
+    """Interpolate a row linearly, by permutation (``narrow``) or by fetching, whatever the machine has."""
+    band = interpolation_band(coordinates, len(row), "linear")
+    blocks = replace(Blocks.of(band.first, band.weights.astype(np.float32)), narrow=narrow)
+    out = np.empty((1, len(coordinates)), np.float32)
+    apply_bands(row[None, None], (*ONE_ROW, *ONE_ROW, blocks.samples), len(coordinates), out, 0, 1)
+    return out[0]
+
+
+@pytest.mark.parametrize("narrow", PATHS)
+@pytest.mark.parametrize("n_out", [1, 16, 17, 407])
+def test_both_ways_rebuild_an_affine_ramp(narrow: bool, n_out: int) -> None:
+    """3 - x / 4 at x; float32 of numbers up to 128: 1e-5."""
+    coordinates = 0.3 + 1.25 * np.arange(n_out)
+    row = (3 - np.arange(512) / 4).astype(np.float32)
+    np.testing.assert_allclose(mixed(row, coordinates, narrow), 3 - coordinates / 4, atol=1e-5)
+
+
+@pytest.mark.parametrize("narrow", PATHS)
+def test_both_ways_agree_with_simpleitk(narrow: bool) -> None:
+    row = np.random.default_rng(9).standard_normal(512).astype(np.float32)
+    coordinates = 0.3 + 1.25 * np.arange(407)
+    image = SimpleITK.GetImageFromArray(np.tile(row, (2, 1)))
+    theirs = SimpleITK.Resample(
+        image, [407, 1], SimpleITK.Transform(), SimpleITK.sitkLinear, [0.3, 0.0], [1.25, 1.0]
+    )
+    np.testing.assert_allclose(
+        mixed(row, coordinates, narrow), SimpleITK.GetArrayFromImage(theirs)[0], atol=1e-5
+    )
 
 
 def test_what_two_registers_hold_is_narrow_in_single_precision_only() -> None:
