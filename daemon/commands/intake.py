@@ -142,14 +142,14 @@ def _store(config: Path | None) -> Iterator[tuple[Settings, Intake]]:
 
 def _archive(source: str, settings: Settings, intake: Intake, by: str) -> Archive:
     from voxtrial.daemon.errors import Misconfigured
-    from voxtrial.daemon.network.address import peer_of
+    from voxtrial.daemon.network.address import is_same_service, peer_of
     from voxtrial.daemon.network.archives import MOVE_PATIENCE_SECONDS, DimsePACS, archive_of
     from voxtrial.daemon.network.dicomweb import WebPACS
 
     ae_title = settings.listener.ae_title
     query = settings.completeness.query
     if source.startswith(("http://", "https://")):
-        tls = query.tls if query and query.url == source else None
+        tls = query.tls if query and is_same_service(query.url, source) else None
         return WebPACS(source, intake, tls)
     if not source and not query:
         raise Misconfigured(

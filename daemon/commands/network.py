@@ -1,4 +1,4 @@
-"""``voxtrial listen``, ``web``, ``echo``: the daemon's doors, and whether a peer answers."""
+"""``voxtrial listen``, ``web``, ``health``, ``echo``: the daemon's doors, and who is well."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ def add_to(app: typer.Typer) -> None:
     app.command("listen")(listen)
     app.command("echo")(echo)
     app.command("web")(web)
+    app.command("health")(health)
 
 
 def listen(config: Config = None) -> None:
@@ -74,3 +75,20 @@ def web(config: Config = None) -> None:
         typer.echo(json.dumps({"web": settings.web.host, "port": port, "scheme": scheme}))
 
     server.run(settings, say)
+
+
+def health(config: Config = None) -> None:
+    """Say whether this host could take instances now; exit status 1 when not.
+
+    The same JSON as /health of the web server, without a connection: for the probe of a container, or a
+    monitor that has no certificate for [web.tls].
+    """
+    from voxtrial.daemon.network.health import health as state_of
+    from voxtrial.daemon.settings import load
+    from voxtrial.db.engine import connect
+
+    settings = load(config)
+    state = state_of(settings, connect(settings.database_url, pre_ping=False))
+    typer.echo(json.dumps(state))
+    if state["status"] != "ok":
+        raise typer.Exit(1)

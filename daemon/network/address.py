@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from urllib.parse import urlsplit
 
 from voxtrial.daemon.errors import Misconfigured
 from voxtrial.daemon.network.scu import Peer
@@ -29,6 +30,20 @@ def peer_of(text: str, settings: Settings) -> Peer:
     raise Misconfigured(
         f"{text!r} is no node: write AE_TITLE@HOST:PORT, or the name of a destination (known: {names})."
     )
+
+
+DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def is_same_service(one: str, other: str) -> bool:
+    """Return whether two URLs name the same service: case of the host, default port and last slash apart."""
+    return _normalized(one) == _normalized(other)
+
+
+def _normalized(url: str) -> tuple[str, str | None, int | None, str, str]:
+    parts = urlsplit(url)  # which gives scheme and host in lower case
+    port = parts.port or DEFAULT_PORTS.get(parts.scheme)
+    return parts.scheme, parts.hostname, port, parts.path.rstrip("/"), parts.query
 
 
 def node_of(destination: Destination) -> Peer:

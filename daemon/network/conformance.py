@@ -120,8 +120,9 @@ def statement(settings: Settings) -> str:
         "## 7 Security\n",
         "TLS by BCP 195 (PS3.15 B.9 and later): version 1.2 or newer, mutual authentication, cipher suites "
         f"for TLS 1.2: {', '.join(tls.TLS_1_2_CIPHERS.split(':'))}.\n",
-        "Every refused association, request and TLS handshake, and every SOP class that is proposed in vain, "
-        "is a row of the audit trail with its reason.\n",
+        "Every refused association, request and TLS handshake is a row of the audit trail with its reason; "
+        "associations and handshakes refused again for the same reason within a minute share one, with their "
+        "count. SOP classes that are proposed in vain beside others are such a row once for each sender.\n",
     ]
     return "\n".join(sections)
 

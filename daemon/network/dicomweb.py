@@ -19,6 +19,7 @@ from voxtrial.daemon.network.intake import Intake
 from voxtrial.daemon.network.ledger import Origin
 from voxtrial.daemon.network.multipart import MultipartReception
 from voxtrial.daemon.network.spool import COPY_BYTES
+from voxtrial.daemon.network.status import StoreStatus
 from voxtrial.daemon.settings import TLS
 
 BUSY = frozenset({408, 429, 500, 502, 503, 504})
@@ -129,7 +130,10 @@ class WebPACS:
             except ValueError as error:
                 raise Retryable(f"{self.url} sent a damaged multipart body: {error}.") from error
             finally:
-                reception.close()
+                received = reception.close()
+            for _, refused in received.failed:
+                if refused.status is StoreStatus.OUT_OF_RESOURCES:
+                    raise Retryable(f"Our own store cannot take more: {refused.comment}.")
 
     def _pages(self, service: str, key: str, **arguments: Any) -> dict[str, dict[str, Any]]:
         """Return all matches by UID, page after page: archives cut answers, and some ignore the offset."""

@@ -176,15 +176,16 @@ class Ledger:
                 peer=origin.peer_address,
             )
 
-    def refused(self, *, action: str, reason: str, origin: Origin, subject: str = "") -> None:
-        """Write one audit row for something that was turned away."""
+    def refused(self, *, action: str, reason: str, origin: Origin, subject: str = "", times: int = 1) -> None:
+        """Write one audit row for something that was turned away, so many times."""
         with Session(self.engine) as session, session.begin():
             audit.record(
                 session,
                 actor=origin.calling_ae or "unknown",
                 action=action,
                 subject=subject[:128],
-                reason=reason,
+                reason=reason if times == 1 else f"{reason} ({times} times more)",
+                times=times,
                 called=origin.called_ae,
                 peer=origin.peer_address,
             )

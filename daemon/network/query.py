@@ -154,6 +154,11 @@ def retrieve_all(
     as_stored
         Propose each transfer syntax in a context of its own, so that the peer can send every object as it has
         stored it: of a context with all of them it takes one for all. At most ``CLASSES_AS_STORED``.
+
+    Raises
+    ------
+    Retryable
+        The peer cannot answer now, or ``into`` is out of resources.
     """
     received: list[int] = []
 
@@ -180,10 +185,14 @@ def retrieve_all(
         scp_roles=sop_classes,
     ) as association:
         _require_context(association, peer, "C-GET", contexts.STUDY_GET)
-        results = [
-            _counted(association.send_c_get(_identifier(keys, level), contexts.STUDY_GET), peer, "C-GET")
-            for keys in requests
-        ]
+        results = []
+        for keys in requests:
+            answers = association.send_c_get(_identifier(keys, level), contexts.STUDY_GET)
+            try:
+                results.append(_counted(answers, peer, "C-GET"))
+            finally:  # the peer's status says only that we refused
+                if StoreStatus.OUT_OF_RESOURCES in received:
+                    raise Retryable(f"Our own store cannot take more from {peer}: disk or database.")
     refused = sum(status != StoreStatus.SUCCESS for status in received)
     return Retrieved(
         completed=len(received) - refused,

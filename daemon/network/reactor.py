@@ -101,6 +101,7 @@ class EventDrivenDUL(DULServiceProvider):
         self._bell = Bell()
         self._poller = select.poll()
         self._polled = -1
+        self._connection: socket.socket | None = None
         self._stream_ended = False
         self.service: Service | None = None
         self.event_queue = RingingQueue(self._bell.ring)
@@ -141,8 +142,18 @@ class EventDrivenDUL(DULServiceProvider):
         finally:
             if self.service is not None:
                 self.service.end()
+            if self._connection is not None:
+                self._connection.close()  # pynetdicom forgets it when the peer was faster
             self._bell.close()
             self._association.bell.set()
+
+    def let_go(self) -> None:
+        """Give back the buffer, and what refers to us, when the reactor has ended."""
+        del self._framer
+        self.service = None
+        for part in (self.state_machine, self.socket):
+            if part is not None:
+                vars(part).clear()
 
     def _run_events(self) -> bool:
         """Let the state machine act on every event; return whether there was one."""
@@ -158,7 +169,8 @@ class EventDrivenDUL(DULServiceProvider):
     def _watch(self) -> None:
         assert self.socket is not None
         assert self.socket.socket is not None
-        self._polled = self.socket.socket.fileno()
+        self._connection = self.socket.socket
+        self._polled = self._connection.fileno()
         self._poller.register(self._polled, select.POLLIN)
         self._poller.register(self._bell.fileno(), select.POLLIN)
 
@@ -289,6 +301,8 @@ class EventDrivenAssociation(Association):
         Builds the service once contexts are negotiated.
     answers
         What known requests are answered with.
+    on_begin
+        Called before the association is served.
     on_end
         Called when the association is over, however it ended.
     """
@@ -300,15 +314,20 @@ class EventDrivenAssociation(Association):
         *,
         make_service: Callable[[EventDrivenAssociation], Service],
         answers: Answers,
+        on_begin: Callable[[], None],
         on_end: Callable[[EventDrivenAssociation], None],
     ) -> None:
         self.bell = threading.Event()
         super().__init__(ae, mode)
+        vars(self.dul).clear()  # ours takes its place, and a thread that never runs refers to itself
         self._make_service = make_service
         self._answers = answers
         self._request = b""
         self.known_answer: KnownAnswer | None = None
+        self._on_begin = on_begin
         self._on_end = on_end
+        self._ending = threading.Lock()
+        self._is_over = False
         self.acse = RememberingACSE(self)
         self.upper = EventDrivenDUL(self)
         self.dul = self.upper
@@ -332,12 +351,47 @@ class EventDrivenAssociation(Association):
         self._answers.remember(self._request, KnownAnswer(self._accepted_cx, self._rejected_cx, data))
         return data
 
+    def start(self) -> None:
+        """Begin to serve; what cannot begin is over."""
+        self._on_begin()
+        try:
+            super().start()
+        except RuntimeError:  # no thread to be had
+            self._on_end(self)
+            raise
+
+    def run(self) -> None:
+        """Serve, and come apart."""
+        try:
+            super().run()
+        finally:
+            self._come_apart()
+
     def run_reactor(self) -> None:
         """Serve the association to its end."""
         try:
             super().run_reactor()
         finally:
             self._on_end(self)
+
+    def abort(self, block: bool = True) -> None:
+        """Abort, unless the association is over."""
+        with self._ending:
+            if not self._is_over:
+                super().abort(block)
+
+    def _come_apart(self) -> None:
+        """Let the parts go: they know each other and us, and only the cyclic collector would free them."""
+        if self.upper.is_alive():
+            self.upper.kill_dul()
+            self.upper.join()
+        with self._ending:
+            self._is_over = True
+            self.upper.let_go()
+            for part in (self.acse, self.dimse, self.requestor, self.acceptor):
+                vars(part).clear()
+            del self.upper, self.dul
+            vars(self).pop("abort", None)  # pynetdicom puts a bound method there
 
     def _run_reactor(self) -> None:
         """Serve what the DUL hands on, until release, abort, silence or the end of the DUL."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import socket
 import threading
@@ -23,6 +22,7 @@ from voxtrial.daemon.network.ledger import Origin
 from voxtrial.daemon.network.negotiation import Answers
 from voxtrial.daemon.network.policy import Policy
 from voxtrial.daemon.network.reactor import EventDrivenAssociation
+from voxtrial.daemon.network.refusals import Refusal, Refusals
 from voxtrial.daemon.network.server import Server
 from voxtrial.daemon.network.service import Service
 from voxtrial.daemon.network.shares import Share, Shares
@@ -33,9 +33,6 @@ from voxtrial.db.engine import connect
 
 LOGGER = logging.getLogger(__name__)
 DRAIN_SECONDS = 10.0
-COLLECT_EVERY = 32
-"""Associations that end between two collections. Each is a cycle with a large buffer; the interpreter counts
-objects, not bytes, and would let hundreds of them pile up."""
 MOST_TOLD = 10_000
 """Callers and SOP classes that are remembered as audited."""
 
@@ -75,7 +72,7 @@ class Listener:
         self._servers: list[Server] = []
         self._served: set[EventDrivenAssociation] = set()
         self._told: set[tuple[str, str]] = set()
-        self._ended = 0
+        self._refusals = Refusals(self._write_refusal)
         self._lock = threading.Lock()
         self.intake: Intake
 
@@ -112,6 +109,7 @@ class Listener:
             time.sleep(0.02)
         for association in self._entity.active_associations:
             association.abort()
+        self._refusals.flush()
         self.intake.ledger.close()
         if self._owns_engine and self._engine is not None:
             self._engine.dispose()
@@ -143,12 +141,12 @@ class Listener:
         ).start()
 
     def _new_association(self) -> EventDrivenAssociation:
-        self._share.begin()
         return EventDrivenAssociation(
             self._entity,
             MODE_ACCEPTOR,
             make_service=self._new_service,
             answers=self._answers,
+            on_begin=self._share.begin,
             on_end=self._on_end,
         )
 
@@ -165,10 +163,6 @@ class Listener:
         self._share.end()
         with self._lock:
             self._served.discard(association)
-            self._ended += 1
-            is_due = self._ended % COLLECT_EVERY == 0
-        if is_due and gc.get_freeze_count():  # of a worker process: what it shares is not looked at
-            gc.collect()
 
     def _on_request(self, event: evt.Event) -> None:
         association: Any = event.assoc
@@ -183,7 +177,7 @@ class Listener:
             if rejection is None:
                 self._served.add(association)
         if rejection is not None:
-            self._audit(rejection.reason, origin)
+            self._refuse(rejection.reason, origin)
             association.acse.send_reject(rejection.result, rejection.source, rejection.diagnostic)
             association.kill()
             return
@@ -191,26 +185,36 @@ class Listener:
             return
         requested = association.requestor.primitive.presentation_context_definition_list
         chosen = contexts.as_requested(requested, self._supported)
-        self._tell_not_taken(contexts.not_taken(requested, chosen, self._supported), origin)
+        not_taken = contexts.not_taken(requested, chosen, self._supported)
+        if chosen:
+            self._tell_not_taken(not_taken, origin)
+        else:
+            self._refuse(f"nothing accepted: {'; '.join(not_taken)}", origin)
         association.acceptor.supported_contexts = chosen
 
     def _tell_not_taken(self, refused: list[str], origin: Origin) -> None:
-        """Audit what is proposed in vain, once for each caller: it comes with every association."""
+        """Audit what is proposed in vain beside the rest, once for each caller: it comes every time."""
         with self._lock:
             news = [name for name in refused if (origin.calling_ae, name) not in self._told]
             if len(self._told) > MOST_TOLD:
                 self._told.clear()
             self._told.update((origin.calling_ae, name) for name in news)
         if news:
-            self._audit(f"not accepted: {'; '.join(news)}", origin, action="presentation contexts refused")
+            refusal = Refusal("presentation contexts refused", f"not accepted: {'; '.join(news)}", origin)
+            self._refusals.tell(refusal)
 
     def _on_tls_failure(self, address: str, reason: str) -> None:
-        self._audit(f"TLS: {reason}", Origin(peer_address=address, called_ae=self._config.ae_title))
+        self._refuse(f"TLS: {reason}", Origin(peer_address=address, called_ae=self._config.ae_title))
 
-    def _audit(self, reason: str, origin: Origin, *, action: str = "association refused") -> None:
-        LOGGER.warning(action, extra={"reason": reason})
+    def _refuse(self, reason: str, origin: Origin) -> None:
+        self._refusals.tell(Refusal("association refused", reason, origin))
+
+    def _write_refusal(self, refusal: Refusal, times: int) -> None:
+        LOGGER.warning(refusal.action, extra={"reason": refusal.reason, "times": times})
         try:
-            self.intake.ledger.refused(action=action, reason=reason, origin=origin)
+            self.intake.ledger.refused(
+                action=refusal.action, reason=refusal.reason, origin=refusal.origin, times=times
+            )
         except SQLAlchemyError:
             LOGGER.exception("refusal not audited")
 

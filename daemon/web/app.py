@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shutil
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import FastAPI, Header, HTTPException, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse
-from sqlalchemy import Engine, text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Engine
 
+from voxtrial.daemon.network.health import health
 from voxtrial.daemon.network.intake import Intake, intake_of
 from voxtrial.daemon.network.ledger import Origin
 from voxtrial.daemon.network.multipart import MultipartReception, NotMultipart
@@ -37,9 +36,9 @@ def create_app(settings: Settings, engine: Engine | None = None) -> FastAPI:
     app = FastAPI(title="Voxtrial", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/health")
-    def health() -> JSONResponse:
+    def say_health() -> JSONResponse:
         """Say whether instances would be accepted now."""
-        state = _health(settings, engine)
+        state = health(settings, engine)
         return JSONResponse(state, status_code=200 if state["status"] == "ok" else 503)
 
     @app.post("/studies")
@@ -82,20 +81,3 @@ async def _stow(
     return JSONResponse(
         stow.response_module(received), stow.http_status(received), media_type="application/dicom+json"
     )
-
-
-def _health(settings: Settings, engine: Engine) -> dict[str, Any]:
-    free_mib = shutil.disk_usage(settings.site.data).free >> 20
-    try:
-        with engine.connect().execution_options(read_only=True) as connection:
-            connection.execute(text("SELECT 1"))
-        database = "ok"
-    except SQLAlchemyError as error:
-        database = type(error).__name__
-    well = database == "ok" and free_mib >= settings.listener.watermark_mib
-    return {
-        "status": "ok" if well else "failing",
-        "database": database,
-        "free_mib": free_mib,
-        "watermark_mib": settings.listener.watermark_mib,
-    }

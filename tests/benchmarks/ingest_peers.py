@@ -34,7 +34,12 @@ class Receiver:
         return total
 
     def resident_mib(self) -> float:
-        return sum(p.memory_info().rss for p in self.processes()) / 2**20
+        """Proportional set size of all its processes: a page that forked ones share counts once."""
+        total = 0.0
+        for process in self.processes():
+            with suppress(psutil.NoSuchProcess):
+                total += process.memory_full_info().pss / 2**20
+        return total
 
 
 @contextmanager

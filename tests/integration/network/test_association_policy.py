@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,15 +104,37 @@ def _comes_and_goes(listener: Listener) -> bool:
     return established
 
 
-def test_an_association_for_nothing_that_we_take_is_audited(listener: Listener, engine: Engine) -> None:
-    association = AE(ae_title="SCOPE").associate(
-        "127.0.0.1", listener.port, contexts=[build_context(ENDOSCOPY_STORAGE)], ae_title="VOXTRIAL"
-    )
-    assert association.is_aborted or not association.accepted_contexts
-    association.abort()
-    (row,) = audited(engine)
-    assert row[:2] == ("presentation contexts refused", "SCOPE")
-    assert "VL Endoscopic Image Storage" in row[2]
+def test_an_association_for_nothing_that_we_take_is_refused_in_the_audit_each_time(
+    listener: Listener, engine: Engine
+) -> None:
+    """Equal refusals within a minute share a row, which the end of the listener writes as well."""
+    for _ in range(3):
+        association = AE(ae_title="SCOPE").associate(
+            "127.0.0.1", listener.port, contexts=[build_context(ENDOSCOPY_STORAGE)], ae_title="VOXTRIAL"
+        )
+        assert association.is_aborted or not association.accepted_contexts
+        association.abort()
+    reason = "nothing accepted: VL Endoscopic Image Storage"
+    assert audited(engine) == [("association refused", "SCOPE", reason)]
+    listener.stop()
+    assert audited(engine)[1:] == [("association refused", "SCOPE", f"{reason} (2 times more)")]
+
+
+def test_a_flood_of_refusals_loses_no_fact_and_does_not_fill_the_disk(
+    serve: Callable[..., Listener], engine: Engine
+) -> None:
+    listener = serve(accept=[{"ae_title": "CT1"}])
+    for calling in ["NOBODY"] * 50 + ["SOMEBODY"]:
+        with Wire(listener.port) as wire, suppress(Closed):
+            wire.associate(calling=calling)
+    listener.stop()
+    with Session(engine) as session:
+        rows = session.scalars(select(AuditRow)).all()
+    assert [(row.actor, row.detail["times"]) for row in rows] == [
+        ("NOBODY", 1),
+        ("SOMEBODY", 1),
+        ("NOBODY", 49),
+    ]
 
 
 def test_classes_and_syntaxes_that_we_do_not_take_are_audited_once_a_caller(

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import gc
 import threading
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
 
+import peers
+import pytest
 from network_load import numbered, uid
+from pynetdicom.association import Association
+from pynetdicom.dul import DULServiceProvider
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
-from wire import Wire
+from wire import Closed, Wire
 
-from voxtrial.daemon.network.reactor import EventDrivenAssociation
-from voxtrial.daemon.network.scp import COLLECT_EVERY, Listener
+from voxtrial.daemon.network.pdata import Framer
+from voxtrial.daemon.network.reactor import EventDrivenAssociation, EventDrivenDUL
+from voxtrial.daemon.network.scp import Listener
+from voxtrial.daemon.network.service import Service
 from voxtrial.daemon.network.spool import dataset_digest
 from voxtrial.db.studies import Instance
 
@@ -63,17 +71,51 @@ def test_many_associations_at_once_all_succeed(listener: Listener, engine: Engin
         assert len(session.scalars(select(Instance)).all()) == 60
 
 
-def test_associations_that_ended_give_their_memory_back(listener: Listener) -> None:
-    """Each is a cycle with a buffer; without our own collection hundreds would wait for the interpreter's."""
+def test_associations_that_ended_give_memory_and_sockets_back(
+    serve: Callable[..., Listener], body: bytes
+) -> None:
+    """Each has a buffer of 256 KiB, and the cyclic collector counts objects, not bytes."""
     gc.collect()
-    gc.freeze()
     gc.disable()
     try:
-        for _ in range(100):
-            with Wire(listener.port).associate() as connection:
-                connection.release()
-        kept = sum(isinstance(thing, EventDrivenAssociation) for thing in gc.get_objects())
+        listener = serve(accept=[{"ae_title": "WIRE"}])
+        listener.intake.ledger.engine.connect().close()  # the pool keeps it
+        open_before = len(list(Path("/proc/self/fd").iterdir()))
+        for number in range(20):
+            with Wire(listener.port).associate() as stores:
+                assert stores.store(numbered(body, number), uid(number)) == 0
+                stores.release()
+            with Wire(listener.port).associate() as vanishes:
+                vanishes.echo()
+            with Wire(listener.port) as stranger, suppress(Closed):
+                stranger.associate(calling="STRANGER")
+        peers.wait_until(lambda: not _kept(), 10, "end of every association")
+        listener.stop()
+        assert len(list(Path("/proc/self/fd").iterdir())) <= open_before
     finally:
         gc.enable()
-        gc.unfreeze()
-    assert kept <= 2 * COLLECT_EVERY
+
+
+@pytest.mark.parametrize(
+    "fails", [(EventDrivenDUL, "__init__"), (Association, "start")], ids=["made", "begun"]
+)
+def test_an_association_that_cannot_begin_leaves_no_share_behind(
+    listener: Listener, monkeypatch: pytest.MonkeyPatch, fails: tuple[type, str]
+) -> None:
+    def out_of_threads(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(*fails, out_of_threads)
+        with Wire(listener.port) as wire, pytest.raises((Closed, OSError)):
+            wire.associate()
+    assert list(listener._share._counts) == [0]
+    with Wire(listener.port).associate() as wire:
+        assert wire.echo() == 0
+        wire.release()
+
+
+def _kept() -> list[object]:
+    """Return what an association that is over leaves behind."""
+    kinds = (EventDrivenAssociation, DULServiceProvider, Framer, Service)
+    return [thing for thing in gc.get_objects() if isinstance(thing, kinds)]

@@ -8,14 +8,24 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import numpy as np
+import peers
+import phantoms
 import pytest
 from network_load import numbered, parts, uid
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 from wire import Wire
 
+from voxtrial.daemon.errors import Retryable
+from voxtrial.daemon.network.archives import Archive, DimsePACS
+from voxtrial.daemon.network.dicomweb import WebPACS
+from voxtrial.daemon.network.intake import Intake
+from voxtrial.daemon.network.ledger import Ledger
+from voxtrial.daemon.network.pulling import pull
 from voxtrial.daemon.network.scp import Listener
-from voxtrial.daemon.network.spool import dataset_digest
+from voxtrial.daemon.network.scu import Peer, store
+from voxtrial.daemon.network.spool import Spool, dataset_digest
 from voxtrial.db.studies import Instance
 
 
@@ -60,6 +70,40 @@ def test_a_disk_that_fills_is_a700_until_there_is_room_again(
             if (disk / row.path).exists():
                 assert dataset_digest(disk / row.path) == row.sha256
         assert parts(listener) == []
+
+
+@pytest.mark.faults
+@pytest.mark.peer("orthanc")
+@pytest.mark.peer("dicomweb")
+@pytest.mark.parametrize("way", ["C-GET", "WADO-RS"])
+def test_a_pull_onto_a_full_disk_says_so_and_goes_on_when_there_is_room(
+    tmp_path: Path, engine: Engine, way: str
+) -> None:
+    """Twenty objects of 128 KiB; half of the disk's 4 MiB is taken by something else."""
+    volume = np.random.default_rng(1).integers(-1000, 1000, (20, 256, 256)).astype(np.int16)
+    slices = phantoms.ct_series(tmp_path / "ct", volume, seed="disk", study_instance_uid="1.2.3.9")
+    with ExitStack() as stack:
+        disk = stack.enter_context(small_disk(tmp_path / "disk", 4))
+        orthanc = stack.enter_context(peers.orthanc(tmp_path / "orthanc"))
+        store(slices, Peer("127.0.0.1", orthanc.dicom_port, "ORTHANC"))
+        intake = Intake(Spool(disk), Ledger(engine))
+        stack.callback(intake.ledger.close)
+        archive: Archive = (
+            WebPACS(f"http://127.0.0.1:{orthanc.http_port}/dicom-web", intake)
+            if way == "WADO-RS"
+            else DimsePACS(
+                Peer("127.0.0.1", orthanc.dicom_port, "ORTHANC"), intake, "get", ae_title="VOXTRIAL"
+            )
+        )
+        other = disk / "other"
+        other.write_bytes(bytes(2 << 20))
+        with pytest.raises(Retryable, match="Our own store cannot take more"):
+            archive.fetch("1.2.3.9", archive.instances("1.2.3.9"))
+        other.unlink()
+        first = pull([{"StudyInstanceUID": "1.2.3.9"}], archive, engine)
+    assert (first.failed, first.missing) == ({}, {})
+    assert first.known > 0
+    assert first.known + first.fetched == len(slices)
 
 
 def test_a_write_that_comes_back_short_is_never_acknowledged(

@@ -6,10 +6,11 @@ import io
 import json
 import os
 import shutil
+import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 import peers
@@ -30,7 +31,11 @@ from voxtrial.daemon.network.importing import Imported, import_source, sources
 from voxtrial.daemon.network.intake import Intake, intake_of
 from voxtrial.daemon.network.scu import Peer, store
 from voxtrial.daemon.network.spool import dataset_digest
+from voxtrial.daemon.settings import Settings
+from voxtrial.db.engine import connect
 from voxtrial.db.studies import Instance, Quarantined, StudyVersion
+
+NOBODY = 65534
 
 
 @pytest.fixture
@@ -263,13 +268,50 @@ def test_a_dicomdir_on_a_disc_that_shows_small_letters_is_followed(
     assert (result.new, result.refused) == (len(ct), [])
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_what_may_not_be_read_is_named(intake: Intake, ct: list[Path], tmp_path: Path) -> None:
-    (tmp_path / "ct" / "locked").mkdir(mode=0)
-    ct[0].chmod(0)
-    result = take(tmp_path / "ct", intake)
-    assert result.new == len(ct) - 1
-    assert {reason for _, reason in result.refused} == {"Permission denied"}
+def test_what_may_not_be_read_is_named(data: Path, ct: list[Path]) -> None:
+    """Read by a process that is not root, which could read everything."""
+    with tempfile.TemporaryDirectory() as name:  # nobody may not look into the folder of the test
+        folder = Path(name)
+        shutil.copytree(data, folder / "site")
+        shutil.copytree(ct[0].parent, folder / "ct")
+        (folder / "ct" / "locked").mkdir(mode=0)
+        (folder / "ct" / ct[0].name).chmod(0)
+        result = as_ordinary_user(folder, lambda: take_into(folder / "site", folder / "ct"))
+    assert result["new"] == len(ct) - 1
+    assert sorted(result["refused"]) == [
+        [f"{folder}/ct/{ct[0].name}", "Permission denied"],
+        [f"{folder}/ct/locked", "Permission denied"],
+    ]
+
+
+def as_ordinary_user(folder: Path, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """Return what ``work`` returns in a process that owns ``folder`` and is not root."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        try:
+            if os.geteuid() == 0:
+                for path in (folder, *folder.rglob("*")):
+                    os.chown(path, NOBODY, NOBODY)
+                os.setegid(NOBODY)
+                os.seteuid(NOBODY)
+            os.write(writing, json.dumps(work()).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as answer:
+        said = answer.read()
+    os.waitpid(child, 0)
+    return dict(json.loads(said))
+
+
+def take_into(data: Path, path: Path) -> dict[str, Any]:
+    """Import ``path`` into a site of its own engine."""
+    engine = connect(f"sqlite:///{data / 'voxtrial.db'}")
+    settings = Settings(site={"data": data}, listener={"watermark_mib": 0})  # type: ignore[arg-type]  # pydantic reads dicts
+    intake = intake_of(settings, engine)
+    result = take(path, intake)
+    return {"new": result.new, "refused": result.refused}
 
 
 def test_a_file_that_cannot_be_read_to_its_end_is_named(

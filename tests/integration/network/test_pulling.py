@@ -131,10 +131,10 @@ def test_a_pacs_that_is_down_is_reported(listener: Listener, engine: Engine) -> 
 
 
 @pytest.mark.peer("orthanc")
+@pytest.mark.peer("dicomweb")
 def test_dicomweb_brings_the_same_pixels(
     listener: Listener, engine: Engine, studies: list[Path], tmp_path: Path
 ) -> None:
-    pytest.importorskip("dicomweb_client")
     with peers.orthanc(tmp_path / "orthanc") as orthanc:
         store(studies, Peer("127.0.0.1", orthanc.dicom_port, "ORTHANC"))
         archive = WebPACS(f"http://127.0.0.1:{orthanc.http_port}/dicom-web", listener.intake)

@@ -139,10 +139,12 @@ def test_health_says_whether_instances_would_be_taken(
     assert (answer.status_code, answer.json()["status"]) == (503, "failing")
 
 
+@pytest.mark.peer("dicomweb")
 def test_dicomweb_client_stores_over_a_real_socket(
     configure: Callable[..., Settings], engine: Engine, ct: list[Path]
 ) -> None:
-    api = pytest.importorskip("dicomweb_client.api")
+    from dicomweb_client import api
+
     listening = listening_socket("127.0.0.1", 0)
     server = web_server(configure(), engine)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})

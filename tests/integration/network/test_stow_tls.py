@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import ssl
 import threading
@@ -12,6 +13,7 @@ import httpx
 import peers
 import pydicom
 import pytest
+from daemons import voxtrial
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
@@ -64,11 +66,12 @@ def wait_for_audit(engine: Engine, reason: str) -> None:
     peers.wait_until(audited, 10, f"an audit row of {reason} with its address")
 
 
+@pytest.mark.peer("dicomweb")
 def test_a_client_with_a_certificate_stores(
     port: int, engine: Engine, authority: Authority, ct: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    api = pytest.importorskip("dicomweb_client.api")
     import requests
+    from dicomweb_client import api
 
     for name in ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"):
         monkeypatch.delenv(name, raising=False)  # requests believes it more than the session
@@ -86,6 +89,24 @@ def test_a_client_with_a_certificate_stores(
 
 def test_both_sides_check_the_certificate_of_the_other(port: int, authority: Authority) -> None:
     assert health(port, trusting(authority("client", "hospital"))).json()["status"] == "ok"
+
+
+def test_a_probe_without_a_certificate_asks_on_the_host(
+    port: int, configure: Callable[..., Settings], data: Path, authority: Authority
+) -> None:
+    """As a container's probe does; the connection that it cannot make is refused."""
+    with pytest.raises(httpx.TransportError):
+        health(port, trusting(authority("client", "hospital"), certificate=False))
+    file = data / "voxtrial.toml"
+    file.write_text(f'[site]\ndata = "{data}"\n[listener]\nwatermark_mib = 0\n')
+    well = voxtrial("health", "--config", str(file))
+    assert json.loads(well.stdout)["status"] == "ok"
+    file.write_text(f'[site]\ndata = "{data}"\n[listener]\nwatermark_mib = 1000000000\n')
+    full = voxtrial("health", "--config", str(file))
+    assert (full.returncode, json.loads(full.stdout)["status"]) == (1, "failing")
+    file.write_text(f'[site]\ndata = "{data}"\n[database]\nurl = "sqlite:///{data}/empty.db"\n')
+    no_tables = voxtrial("health", "--config", str(file))
+    assert (no_tables.returncode, json.loads(no_tables.stdout)["database"]) == (1, "OperationalError")
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
