@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import SimpleITK
+from phantoms import axial_grid
 
+from voxtrial.daemon.harmonize.resample import array_to_grid
 from voxtrial.daemon.pages import take_pages
 
 PAGE = 2 << 20
@@ -28,3 +31,24 @@ def test_only_ends_of_pages_between_begin_and_stop_are_written(
         expected.add(int(on_page[-1]))
     take_pages(flat, begin, end, stop)
     assert set(np.flatnonzero(flat == 0).tolist()) == expected
+
+
+@pytest.mark.parametrize("threads", [2, 7])
+@pytest.mark.parametrize("dtype", [np.int16, np.float64])
+def test_slabs_of_threads_do_not_touch_each_other(threads: int, dtype: type[np.number[np.integer]]) -> None:
+    """Slabs end inside huge pages: SimpleITK's values everywhere, to the rounding of 3,000 in float32."""
+    source, target = axial_grid((12, 256, 256), (2.5, 0.8, 0.8)), axial_grid((28, 204, 204), (1.0, 1.0, 1.0))
+    array = (1000 * np.random.default_rng(4).standard_normal(source.shape)).astype(dtype)
+    image = SimpleITK.GetImageFromArray(array.astype(float))
+    image.SetSpacing((0.8, 0.8, 2.5))
+    image.SetOrigin(source.affine[:3, 3].tolist())
+    theirs = SimpleITK.Resample(
+        image,
+        [204, 204, 28],
+        SimpleITK.Transform(),
+        SimpleITK.sitkLinear,
+        target.affine[:3, 3].tolist(),
+        [1.0, 1.0, 1.0],
+    )
+    ours = array_to_grid(array, source, target, threads=threads)
+    np.testing.assert_allclose(ours, SimpleITK.GetArrayFromImage(theirs), atol=2e-3)
