@@ -7,7 +7,6 @@ can run it, and running it again gives the same bytes.
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,8 +32,11 @@ from voxtrial.daemon.results.codes import Concept
 from voxtrial.daemon.results.content import Finding, Quantity, Work
 from voxtrial.daemon.volume import Mask, Volume
 from voxtrial.validation import regions
+from voxtrial.validation.software import versions
 
 ReportStep = Callable[[str], None]
+_PACKAGES = ("torch", "numpy", "scipy", "highdicom", "pydicom")
+"""What computed a result, beside Python and Voxtrial."""
 
 
 def run_job(job: JobInput, report_step: ReportStep = lambda _: None) -> JobOutput:
@@ -92,7 +94,7 @@ def run_job(job: JobInput, report_step: ReportStep = lambda _: None) -> JobOutpu
             "prediction": prediction.facts,
             "acquisition": {k: v for k, v in source.source.acquisition.items() if _is_plain(v)},
             "labels": labels,
-            "software": _software(),
+            "software": versions(_PACKAGES),
             "work": {"sop_instance_uids": {o.kind: o.sop_instance_uid for o in objects}},
         },
     )
@@ -257,8 +259,3 @@ def _measured_values(found: list[Finding], work: Work) -> Iterator[MeasuredValue
 
 def _is_plain(value: Any) -> bool:
     return value is None or isinstance(value, str | int | float | bool)
-
-
-def _software() -> Mapping[str, str]:
-    packages = ("voxtrial", "torch", "numpy", "scipy", "highdicom", "pydicom")
-    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
