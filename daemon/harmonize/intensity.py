@@ -104,9 +104,11 @@ def standardised(
         return scaled(array, mean, 1 / sd, 0.0, threads)
     from voxtrial.daemon.compiled import in_slabs
     from voxtrial.daemon.harmonize import pointwise
+    from voxtrial.daemon.pages import take_pages
 
     flat, chosen = _flat(array, inside)
     out = np.empty(flat.size, _precision(array))
+    take_pages(out, 0, out.size, out.size)
     in_slabs(
         lambda a, b: pointwise.scale_inside(flat, chosen, mean, 1 / sd, float(fill), out, a, b),
         flat.size,
