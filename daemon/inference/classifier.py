@@ -1,15 +1,20 @@
-"""Malignancy of a lesion from what can be measured: sixteen features of its shape and its rim.
+"""What a component is, from what can be measured: sixteen features of its shape and its rim.
 
-A logistic regression over features of the network's own mask, its coefficients stored with the weights.
-Spicules are thinner than the voxels of most scanners; what is left of them is a rim that is brighter and
-more uneven than that of a smooth lesion.
+Two logistic regressions over the same features of the network's own mask, their coefficients stored with
+the weights: whether the component is a lesion or a piece of a vessel, and the malignancy of the lesion.
+Vessels go on beyond the mask: their rim holds bright patches, and their shape is drawn out. Spicules are
+thinner than the voxels of most scanners; what is left of them is a rim that is brighter and more uneven than
+that of a smooth lesion.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import Self
+
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from scipy import ndimage, spatial
 from skimage import measure
 
@@ -31,29 +36,85 @@ FEATURES = (
     *(f"rim_p95_{low:g}_{high:g}_mm" for low, high in SHELLS_MM),
     "rim_patches",
 )
-TENSORS = ("malignancy.mean", "malignancy.scale", "malignancy.coefficients", "malignancy.intercept")
+LESION = "lesion"
+"""Name of the regression that tells lesions from vessels; the other bears the name of the score."""
 
 Box = tuple[slice, slice, slice]
+Vector = NDArray[np.float64]
 
 
-def scores(model: StoredModel, image: Volume, probability: NDArray[np.float32], box: Box) -> dict[str, float]:
-    """Return the malignancy, 0 to 1, of the lesion whose ``probability`` lies in ``box`` of ``image``.
+@dataclass(frozen=True, kw_only=True)
+class Logistic:
+    """A logistic regression over standardised features."""
 
-    Raises
-    ------
-    Fatal
-        The weights hold no coefficients, or for other features than these.
+    mean: Vector
+    scale: Vector
+    coefficients: Vector
+    intercept: Vector
+
+    def probability(self, values: Vector) -> float:
+        """Return the probability, 0 to 1, of the class that the coefficients point to."""
+        logit = float(((values - self.mean) / self.scale) @ self.coefficients + self.intercept.item())
+        return float(1 / (1 + np.exp(-logit)))
+
+    def tensors(self, name: str) -> dict[str, Vector]:
+        """Return what is stored with the weights, so that ``load`` finds it under ``name``."""
+        return {f"{name}.{part}": tensor for part, tensor in vars(self).items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier:
+    """The regressions of a model.
+
+    ``lesion`` is None for a model whose components are all lesions.
     """
-    if model.weights is None:
-        raise Fatal(f"{model.manifest.title} asks for a classifier but has no weights")
-    with safe_open(str(model.weights), "numpy") as file:
-        mean, scale, coefficients, intercept = (file.get_tensor(name) for name in TENSORS)
-        names = (file.metadata() or {}).get("features", "")
-    if names != ",".join(FEATURES):
-        raise Fatal(f"{model.manifest.title} was trained on other features than this version measures")
-    values = features(image, probability, box, threshold=model.manifest.findings.threshold)
-    logit = float(((values - mean) / scale) @ coefficients + intercept.item())
-    return {model.manifest.scores[0].name: float(1 / (1 + np.exp(-logit)))}
+
+    model: StoredModel
+    score: Logistic
+    lesion: Logistic | None
+
+    @classmethod
+    def load(cls, model: StoredModel) -> Self:
+        """Read the coefficients from the weights of ``model``.
+
+        Raises
+        ------
+        Fatal
+            The weights hold no coefficients, or for other features than these.
+        """
+        if model.weights is None:
+            raise Fatal(f"{model.manifest.title} asks for a classifier but has no weights")
+        with safe_open(str(model.weights), "numpy") as file:
+            names = (file.metadata() or {}).get("features", "")
+            if names != ",".join(FEATURES):
+                raise Fatal(
+                    f"{model.manifest.title} was trained on other features than this version measures"
+                )
+
+            def regression(name: str) -> Logistic:
+                try:
+                    parts = {part: file.get_tensor(f"{name}.{part}") for part in Logistic.__annotations__}
+                except SafetensorError as error:
+                    raise Fatal(f"{model.manifest.title}: the weights hold no {name} classifier") from error
+                return Logistic(**parts)
+
+            rejects = model.manifest.findings.minimum_lesion_probability > 0
+            return cls(
+                model=model,
+                score=regression(model.manifest.scores[0].name),
+                lesion=regression(LESION) if rejects else None,
+            )
+
+    def scores(self, image: Volume, probability: NDArray[np.float32], box: Box) -> dict[str, float] | None:
+        """Return the scores, 0 to 1, of the component whose ``probability`` lies in ``box`` of ``image``.
+
+        None: it is no lesion.
+        """
+        rule = self.model.manifest.findings
+        values = features(image, probability, box, threshold=rule.threshold)
+        if self.lesion and self.lesion.probability(values) < rule.minimum_lesion_probability:
+            return None
+        return {self.model.manifest.scores[0].name: self.score.probability(values)}
 
 
 def features(

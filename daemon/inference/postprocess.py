@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from voxtrial.daemon.inference.predict import Prediction
-from voxtrial.daemon.models.manifest import OutputLabel
+from voxtrial.daemon.models.manifest import Findings, OutputLabel
 from voxtrial.daemon.models.store import StoredModel
 from voxtrial.daemon.volume import Affine, Grid, Shape, Volume
+
+if TYPE_CHECKING:
+    from voxtrial.daemon.inference.classifier import Classifier
 
 Box = tuple[slice, slice, slice]
 
@@ -78,16 +81,20 @@ def findings(
 
     Notes
     -----
-    A component that is smaller than ``minimum_volume_mm3``, or that no voxel centre of the source falls into,
-    is not a finding.
+    A component that is smaller than ``minimum_volume_mm3``, that the classifier holds for no lesion, or that
+    no voxel centre of the source falls into, is not a finding.
     """
     if model.manifest.findings.rule == "label":
         return _regions(prediction, source_grid, model)
     claimed = np.zeros(source_grid.shape, bool)
     found: list[Finding] = []
     image = volumes[model.manifest.inputs[0].role]
+    classifier = _classifier(model)
     for label in model.manifest.outputs:
-        for probability, box in _components(prediction, label, model):
+        for probability, box in components(prediction.of(label), prediction.grid, model.manifest.findings):
+            scores = classifier.scores(image, probability, box) if classifier else {}
+            if scores is None:
+                continue
             where, mask = _carry_back(probability, box, prediction.grid, source_grid, model)
             mask &= ~claimed[where]
             if not mask.any():
@@ -101,23 +108,21 @@ def findings(
                     box=where,
                     shape=source_grid.shape,
                     volume_mm3=_cut_volume_mm3(probability, prediction.grid, model),
-                    scores=_scores(model, image, probability, box),
+                    scores=scores,
                 )
             )
     return found
 
 
-def _components(
-    prediction: Prediction, label: OutputLabel, model: StoredModel
+def components(
+    probability: NDArray[np.float32], grid: Grid, rule: Findings
 ) -> Iterator[tuple[NDArray[np.float32], Box]]:
-    """Yield each lesion, largest first, as a probability in a box where all other lesions are zero."""
-    rule = model.manifest.findings
-    probability = prediction.of(label)
+    """Yield each component, largest first, as a probability in a box where all other components are zero."""
     rank = {6: 1, 18: 2, 26: 3}[rule.connectivity]
     labels, _ = ndimage.label(probability > rule.threshold, ndimage.generate_binary_structure(3, rank))
     sizes = np.bincount(labels.ravel())
     boxes = ndimage.find_objects(labels)
-    smallest = rule.minimum_volume_mm3 / prediction.grid.voxel_volume_mm3
+    smallest = rule.minimum_volume_mm3 / grid.voxel_volume_mm3
     order = np.argsort(-sizes[1:], kind="stable") + 1
     for component in order:
         if sizes[component] < max(smallest, 1):
@@ -221,12 +226,10 @@ def _regions(prediction: Prediction, source_grid: Grid, model: StoredModel) -> l
     ]
 
 
-def _scores(
-    model: StoredModel, image: Volume, probability: NDArray[np.float32], box: Box
-) -> dict[str, float]:
-    """Return the scores of one lesion."""
+def _classifier(model: StoredModel) -> Classifier | None:
+    """Return what judges components, where the model asks for it."""
     if not model.manifest.findings.classifier:
-        return {}
-    from voxtrial.daemon.inference import classifier
+        return None
+    from voxtrial.daemon.inference.classifier import Classifier
 
-    return classifier.scores(model, image, probability, box)
+    return Classifier.load(model)

@@ -13,7 +13,7 @@ from voxtrial.daemon.learn.held_out import Detection, ScannerFigures
 from voxtrial.daemon.models.store import StoredModel
 from voxtrial.daemon.models.toml import lines as toml_lines
 
-VERSION = "1.0.0"
+VERSION = "1.1.0"
 SCREENING_SENSITIVITY = 0.95
 RECIPE: tuple[dict[str, Any], ...] = (
     {"step": "resample", "spacing_mm": [1.0, 1.0, 1.0], "interpolator": "linear", "anti_alias": True},
@@ -28,6 +28,10 @@ ENVELOPE: tuple[dict[str, Any], ...] = (
 """The simulated scanners have 0.6 to 1 mm pixels: what lies a little beyond is flagged, not refused."""
 TILE = 224
 """Edge of the largest window, halo included: about 1.4 GiB of activations."""
+MINIMUM_VOLUME_MM3 = 60.0
+"""A third of the smallest nodule that is judged."""
+EVEN_CHANCE = 0.5
+"""Components below are rejected as pieces of vessels."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +50,10 @@ class Training:
     phantoms: int
     scans_each: int
     steps: int
+    settled: int
     measured: int
+    lesions: int
+    others: int
     seed: int
 
     def as_json(self) -> dict[str, int]:
@@ -61,7 +68,7 @@ def operating_points(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> li
     specificity = np.array([(score[~truth] < cut).mean() for cut in cuts])
     balanced = float(cuts[np.argmax(sensitivity + specificity)])
     screening = float(cuts[sensitivity >= SCREENING_SENSITIVITY].max())
-    basis = f"five-fold cross-validated scores of {len(truth)} training-domain phantoms"
+    basis = f"five-fold cross-validated scores of {len(truth)} training-domain nodules"
     return [
         Cut(name="balanced", threshold=round(balanced, 4), rule=f"largest Youden index on {basis}"),
         Cut(
@@ -72,8 +79,8 @@ def operating_points(truth: NDArray[np.bool_], score: NDArray[np.float64]) -> li
     ]
 
 
-def manifest(cut: float, points: Sequence[Cut], *, receptive_radius: int, weights: str) -> str:
-    """Return ``model.toml``."""
+def manifest(cut: float, points: Sequence[Cut], *, rejects: bool, receptive_radius: int, weights: str) -> str:
+    """Return ``model.toml``; with ``rejects`` the classifier decides what is a finding."""
     halo = -(-receptive_radius // 8) * 8
     seen = 2 * receptive_radius + 1
     frozen = "\n".join(
@@ -131,8 +138,9 @@ rgb = [230, 80, 60]
 rule = "component"
 threshold = {cut}
 connectivity = 26
-minimum_volume_mm3 = 60.0
+minimum_volume_mm3 = {MINIMUM_VOLUME_MM3}
 classifier = "shape_and_rim"
+minimum_lesion_probability = {EVEN_CHANCE if rejects else 0.0}
 
 [[scores]]
 name = "malignancy"
@@ -179,10 +187,13 @@ subject of the demonstration and of the acceptance tests.
 - Task: lung nodules as separate lesions (SEG), volume, and a malignancy between 0 and 1 for each.
 - Network: 3-D U-Net 8-16-32-64, {parameters:,} parameters, batch norm with fixed statistics; receptive
   field {receptive_field} voxels of 1 mm.
-- Malignancy: logistic regression over sixteen measured features of shape and rim; no deep head.
+- Lesion or vessel, and malignancy: two logistic regressions over sixteen measured features of shape and
+  rim; no deep head.
 - Input: CT, resampled to 1 mm isotropic, window -1000 to 400 HU.
-- Training: {how.phantoms} phantoms, each imaged by {how.scans_each} random scanners, {how.steps} steps,
-  Dice + cross entropy; class, cut and operating points from {how.measured} further phantoms; seed {how.seed}.
+- Training: {how.phantoms} phantoms, each imaged by {how.scans_each} random scanners, {how.steps} steps
+  and {how.settled} under fixed statistics, Dice + cross entropy; cut, regressions and operating points from
+  {how.measured} further phantoms, in which the network marked {how.lesions} lesions and {how.others} pieces
+  of vessels; seed {how.seed}.
 - Made by `python -m voxtrial.daemon.learn.nodule --out DIR`; anyone can run it again.
 - Model digest {model.digest}
 
@@ -192,7 +203,7 @@ subject of the demonstration and of the acceptance tests.
 (mean and 10th percentile) and median volume bias at 1 mm against the exact truth; sensitivity and specificity
 at the frozen cut {point.threshold} ({point.name}).
 
-| scanner | pixel x slice, mm | kernel | Dice (p10) | volume | AUC | sensitivity / specificity |
+| scanner | pixel x slice, mm | kernel | Dice (p10) | volume bias | AUC | sensitivity / specificity |
 |---|---|---|---|---|---|---|
 {rows}
 
@@ -205,6 +216,6 @@ scans): precision {detection.precision:.3f}, recall {detection.recall:.3f}
 ## Limits
 
 Real lungs hold structures that no phantom has. Nodules that touch vessels or pleura, part-solid and
-ground-glass nodules, and nodules below 7 mm in diameter were not in the training set. The malignancy only
+ground-glass nodules, and nodules below 6 mm in diameter were not in the training set. The malignancy only
 knows lobulation and spicules.
 """

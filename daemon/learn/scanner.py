@@ -120,7 +120,7 @@ class SimulatedScan:
 
 def random_scanner(rng: np.random.Generator) -> Scanner:
     """Return a scanner between the eight: 0.6 to 1 mm in the plane, slices of 1 to 5 mm, any kernel."""
-    slice_mm = float(rng.choice([1.0, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0]))
+    slice_mm = float(rng.choice([1.0, 1.0, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 5.0]))
     sharp = rng.random() < 0.4
     return Scanner(
         name="RANDOM",

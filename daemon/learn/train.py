@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import Enum
 
 import numpy as np
 import torch
@@ -11,9 +12,15 @@ from numpy.typing import NDArray
 from torch import nn
 
 from voxtrial.daemon.learn.losses import dice_bce_loss
+from voxtrial.daemon.models.unet3d import lay_out_channels_last
 
 Progress = Callable[[int, float], None]
 """Called with the number of steps that are done and the running loss."""
+
+TISSUE = 0.5
+"""Harmonized intensity above which a voxel is vessel or wall when it is no lesion."""
+STATISTICS_BATCHES = 24
+"""Batches that the fixed statistics are the mean of."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,15 +31,23 @@ class Example:
     target: NDArray[np.float32]
 
 
+class Centre(Enum):
+    """What a crop falls on."""
+
+    LESION = "lesion"
+    TISSUE = "tissue"
+    ANYWHERE = "anywhere"
+
+
 def crop(
-    example: Example, size: int, rng: np.random.Generator, *, on_lesion: bool
+    example: Example, size: int, rng: np.random.Generator, *, on: Centre
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return a cube of ``size`` voxels, flipped at random; around a lesion if asked and there is one."""
+    """Return a cube of ``size`` voxels, flipped at random; around what is asked for, if there is any."""
     limits = np.array(example.image.shape) - size
     start = rng.integers(0, limits + 1)
-    lesion = np.flatnonzero(example.target > 0.5) if on_lesion else np.array([], int)
-    if lesion.size:
-        voxel = np.array(np.unravel_index(rng.choice(lesion), example.target.shape))
+    wanted = _voxels(example, on)
+    if wanted.size:
+        voxel = np.array(np.unravel_index(rng.choice(wanted), example.target.shape))
         start = np.clip(voxel - rng.integers(size // 6, size - size // 6, 3), 0, limits)
     box = tuple(slice(s, s + size) for s in start)
     flips = tuple(slice(None, None, int(s)) for s in rng.choice([-1, 1], 3))
@@ -42,15 +57,58 @@ def crop(
     return image, target
 
 
+def _voxels(example: Example, on: Centre) -> NDArray[np.intp]:
+    """Return the flat indices that a crop may be centred on."""
+    match on:
+        case Centre.LESION:
+            return np.flatnonzero(example.target > 0.5)
+        case Centre.TISSUE:
+            return np.flatnonzero((example.image > TISSUE) & (example.target == 0))
+        case Centre.ANYWHERE:
+            return np.array([], np.intp)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A run of updates under one learning rate schedule.
+
+    Parameters
+    ----------
+    steps, batch, size
+        Number of updates; crops in each; edge of a crop in voxels.
+    lesion_share, tissue_share
+        Share of the crops on a lesion, and on what could be taken for one: vessels and wall. The others fall
+        anywhere.
+    """
+
+    steps: int
+    batch: int = 4
+    size: int = 40
+    learning_rate: float = 3e-3
+    lesion_share: float = 0.5
+    tissue_share: float = 0.3
+
+    def draw(
+        self, examples: Sequence[Example], rng: np.random.Generator
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return a batch of images and targets (n, 1, z, y, x)."""
+        centres = (Centre.LESION, Centre.TISSUE, Centre.ANYWHERE)
+        shares = (self.lesion_share, self.tissue_share, 1 - self.lesion_share - self.tissue_share)
+        chosen = rng.integers(0, len(examples), self.batch)
+        wanted = rng.choice(len(centres), self.batch, p=shares)
+        crops = [
+            crop(examples[i], self.size, rng, on=centres[k]) for i, k in zip(chosen, wanted, strict=True)
+        ]
+        image, target = (torch.from_numpy(np.stack(c)[:, None]) for c in zip(*crops, strict=True))
+        return image.contiguous(memory_format=torch.channels_last_3d), target
+
+
 def fit(
     network: nn.Module,
     examples: Sequence[Example],
     *,
-    steps: int,
-    batch: int = 4,
-    size: int = 40,
-    learning_rate: float = 3e-3,
-    lesion_share: float = 0.6,
+    learning: Phase,
+    settling: Phase,
     seed: int = 0,
     progress: Progress | None = None,
 ) -> None:
@@ -58,27 +116,42 @@ def fit(
 
     Parameters
     ----------
-    steps, batch, size
-        Number of updates; crops in each; edge of a crop in voxels.
-    lesion_share
-        Share of the crops that hold a lesion; the others fall anywhere, so that vessels are learned as well.
+    learning
+        Updates under the statistics of each batch.
+    settling
+        Updates under the fixed statistics that the network is used with: those of crops anywhere, as a field
+        of lung is mostly lung. Statistics of crops around lesions make lesions come out too small.
     """
-    rng = np.random.default_rng(seed)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, max_lr=learning_rate, total_steps=steps, pct_start=0.1
-    )
-
-    def draw() -> tuple[torch.Tensor, torch.Tensor]:
-        chosen = rng.integers(0, len(examples), batch)
-        crops = [crop(examples[i], size, rng, on_lesion=rng.random() < lesion_share) for i in chosen]
-        image, target = (torch.from_numpy(np.stack(c)[:, None]) for c in zip(*crops, strict=True))
-        return image.contiguous(memory_format=torch.channels_last_3d), target
-
+    first = np.random.default_rng(seed)
+    (second,) = first.spawn(1)
+    lay_out_channels_last(network)
     network.train()
+    _descend(network, examples, learning, first, progress)
+    anywhere = replace(settling, lesion_share=0.0, tissue_share=0.0)
+    freeze_statistics(network, (anywhere.draw(examples, second)[0] for _ in range(STATISTICS_BATCHES)))
+
+    def further(step: int, loss: float) -> None:
+        if progress:
+            progress(learning.steps + step, loss)
+
+    _descend(network, examples, settling, second, further)
+
+
+def _descend(
+    network: nn.Module,
+    examples: Sequence[Example],
+    phase: Phase,
+    rng: np.random.Generator,
+    progress: Progress | None,
+) -> None:
+    """Update ``network`` in the mode that it is in."""
+    optimiser = torch.optim.AdamW(network.parameters(), lr=phase.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, max_lr=phase.learning_rate, total_steps=phase.steps, pct_start=0.1
+    )
     running = 0.0
-    for step in range(steps):
-        image, target = draw()
+    for step in range(phase.steps):
+        image, target = phase.draw(examples, rng)
         loss = dice_bce_loss(network(image), target)
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -88,7 +161,6 @@ def fit(
         running = loss.item() if step == 0 else 0.95 * running + 0.05 * loss.item()
         if progress:
             progress(step + 1, running)
-    freeze_statistics(network, (draw()[0] for _ in range(24)))
 
 
 @torch.no_grad()

@@ -148,6 +148,13 @@ class Findings(_Part):
     classifier: Literal["", "shape_and_rim"] = Field(
         "", description="Measured-feature classifier whose coefficients stand in the weights file."
     )
+    minimum_lesion_probability: float = Field(
+        0.0,
+        ge=0,
+        le=1,
+        description="Components that the classifier holds for less probable a lesion are not findings; "
+        "0: it is not asked.",
+    )
 
 
 class Score(_Part):
@@ -223,11 +230,13 @@ class Manifest(_Part):
             raise ValueError(f"operating points name the unknown score {unknown[0]}")
         if bool(self.findings.classifier) != bool(self.scores):
             raise ValueError("scores and findings.classifier must be given together")
+        if self.findings.minimum_lesion_probability and not self.findings.classifier:
+            raise ValueError("findings.minimum_lesion_probability needs a findings.classifier")
         return self
 
     @property
     def title(self) -> str:
-        """Name and version, e.g. ``nodule-phantom 1.0.0``."""
+        """Name and version, e.g. ``nodule-phantom 1.1.0``."""
         return f"{self.identity.name} {self.identity.version}"
 
     @classmethod

@@ -71,7 +71,7 @@ def test_the_pacs_holds_clean_objects(summary: dict[str, Any]) -> None:
 
 
 def test_the_model_finds_the_nodules_of_phantoms_it_has_not_seen(summary: dict[str, Any]) -> None:
-    """Below the held-out figures of the model card (0.914 to 0.974; 0.9955): these are four patients only."""
+    """Below the held-out figures of the model card (0.921 to 0.974; 0.9981): these are four patients only."""
     assert summary["metrics"]["dice"]["estimate"] > 0.85
     assert summary["metrics"]["reproducibility"]["icc2_1"] > 0.9
 

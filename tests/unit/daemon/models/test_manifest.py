@@ -38,6 +38,11 @@ def test_codes_are_value_scheme_meaning(tmp_path: Path) -> None:
         ('prefer = "thinnest"', 'preference = "thinnest"', "inputs.0.selector.preference"),
         ('interpolator = "linear"', 'interpolator = "magic"', "interpolator"),
         ('rule = "component"', 'rule = "component"\nclassifier = "shape_and_rim"', "findings.classifier"),
+        (
+            'rule = "component"',
+            'rule = "component"\nminimum_lesion_probability = 0.5',
+            "minimum_lesion_probability needs",
+        ),
         ("[tiling]", "[tilings]", "til"),
     ],
 )
