@@ -15,7 +15,7 @@ from voxtrial.daemon.radiomics.filters.gabor import gabor
 from voxtrial.daemon.radiomics.filters.laplacian_of_gaussian import TRUNCATION, laplacian_of_gaussian
 from voxtrial.daemon.radiomics.filters.mean import mean
 from voxtrial.daemon.radiomics.filters.rotation import Pooling, invariant
-from voxtrial.daemon.radiomics.filters.spectral import simoncelli
+from voxtrial.daemon.radiomics.filters.spectral import Frequencies, simoncelli
 from voxtrial.daemon.radiomics.filters.wavelet import Family, wavelet
 from voxtrial.daemon.volume import Spacing
 
@@ -146,11 +146,18 @@ class Simoncelli(_Filter):
     riesz_order: tuple[int, int, int] | None = None
     """Order along z, y and x."""
     in_plane: bool = False
+    frequencies: Frequencies = "exact"
+    """``ibsi`` for the consensus values of IBSI 2."""
 
     def respond(self, image: Array, spacing_mm: Spacing) -> Array:
         """Return the response map of (z, y, x) intensities."""
         return simoncelli(
-            image, self.level, self.boundary, riesz_order=self.riesz_order, in_plane=self.in_plane
+            image,
+            self.level,
+            self.boundary,
+            riesz_order=self.riesz_order,
+            in_plane=self.in_plane,
+            frequencies=self.frequencies,
         )
 
 

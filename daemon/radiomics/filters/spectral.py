@@ -1,13 +1,20 @@
 """Filters that are defined by their transfer function: Simoncelli's wavelet and the Riesz transform.
 
-The frequency of a Fourier coefficient is taken where it lies, k/n cycles a voxel, so that responses to plane
-waves are exact.
+``exact`` takes the frequency of a Fourier coefficient where it lies, k/n cycles a voxel: responses to plane
+waves are those of the formula. ``ibsi`` spreads the frequencies of an axis evenly from -1/2 to 1/2, both ends
+included, which gives the consensus values of IBSI 2 and those of MIRP: of an odd number of voxels each
+frequency is n / (n - 1) times as large, of an even number none is 0.
+
+References
+----------
+Whybra et al. (2024), doi:10.1148/radiol.231319.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import factorial, prod
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +22,8 @@ from scipy import fft
 
 from voxtrial.daemon.errors import Misconfigured
 from voxtrial.daemon.radiomics.filters.convolution import Array, Boundary, padded
+
+Frequencies = Literal["exact", "ibsi"]
 
 
 def simoncelli(
@@ -24,6 +33,7 @@ def simoncelli(
     *,
     riesz_order: Sequence[int] | None = None,
     in_plane: bool = False,
+    frequencies: Frequencies = "exact",
 ) -> Array:
     """Return the isotropic band-pass response of a level (IBSI PRT7), Riesz transformed where asked.
 
@@ -33,6 +43,8 @@ def simoncelli(
         From 1, the finest; each level halves the frequencies of the band.
     riesz_order
         Order along (z, y, x); see `riesz_transfer`.
+    frequencies
+        Of the Fourier coefficients; see the module.
 
     References
     ----------
@@ -41,11 +53,11 @@ def simoncelli(
     if level < 1:
         raise Misconfigured(f"level of the Simoncelli wavelet is {level}; levels count from 1.")
 
-    def transfer(frequencies: Sequence[Array]) -> NDArray[np.number]:
-        band = simoncelli_transfer(norm(frequencies), level)
-        return band if riesz_order is None else band * riesz_transfer(frequencies, riesz_order)
+    def transfer(along: Sequence[Array]) -> NDArray[np.number]:
+        band = simoncelli_transfer(norm(along), level)
+        return band if riesz_order is None else band * riesz_transfer(along, riesz_order)
 
-    return respond(array, transfer, boundary, in_plane=in_plane)
+    return respond(array, transfer, boundary, in_plane=in_plane, frequencies=frequencies)
 
 
 def riesz(array: Array, order: Sequence[int], boundary: Boundary, *, in_plane: bool = False) -> Array:
@@ -96,6 +108,7 @@ def respond(
     boundary: Boundary,
     *,
     in_plane: bool = False,
+    frequencies: Frequencies = "exact",
 ) -> Array:
     """Multiply the spectrum of ``array`` by ``transfer`` of the frequencies along (z, y, x), cycles a voxel.
 
@@ -109,13 +122,22 @@ def respond(
         margin[0] = 0
     wide = padded(array, margin, boundary)
     axes = (1, 2) if in_plane else (0, 1, 2)
-    frequencies = [
-        (fft.fftfreq(n) if axis in axes else np.zeros(1)).reshape([-1 if i == axis else 1 for i in range(3)])
+    along = [
+        (_of_coefficients(n, frequencies) if axis in axes else np.zeros(1)).reshape(
+            [-1 if i == axis else 1 for i in range(3)]
+        )
         for axis, n in enumerate(wide.shape)
     ]
-    response = fft.ifftn(fft.fftn(wide, axes=axes) * transfer(frequencies), axes=axes).real
+    response = fft.ifftn(fft.fftn(wide, axes=axes) * transfer(along), axes=axes).real
     inner = tuple(slice(m, m + n) for m, n in zip(margin, array.shape, strict=True))
     return np.ascontiguousarray(response[inner])
+
+
+def _of_coefficients(n: int, frequencies: Frequencies) -> Array:
+    """Return the frequencies of ``n`` Fourier coefficients, cycles a voxel, in the order of the transform."""
+    if frequencies == "exact" or n == 1:
+        return np.asarray(fft.fftfreq(n))
+    return np.asarray(fft.ifftshift(np.linspace(-0.5, 0.5, n)))
 
 
 def norm(frequencies: Sequence[Array]) -> Array:

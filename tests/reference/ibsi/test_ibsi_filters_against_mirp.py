@@ -1,7 +1,8 @@
 """Response maps of an arithmetic image at three voxels (corner, middle, face), as MIRP 2.7.0 gives them.
 
 MIRP passed IBSI 2. It calls the mirror boundary that repeats the border voxel ``reflect``. Its spectral
-filters take other frequencies than those of the Fourier coefficients: ours are held against closed forms.
+filters continue no image and take the frequencies that we call ``ibsi``; ours of the Fourier coefficients are
+held against closed forms.
 """
 
 from __future__ import annotations
@@ -63,6 +64,17 @@ CASES: list[tuple[dict[str, Any], list[float], float]] = [
         },
         [42.86973009, 110.1436273, 94.2803196],
         1e-7,
+    ),
+    *(
+        ({"kind": "simoncelli", "boundary": "periodic", "frequencies": "ibsi", **settings}, expected, 1e-9)
+        for settings, expected in (
+            ({"level": 1}, [-36.23563512, -6.233048254, -5.940596975]),
+            ({"level": 2}, [-6.931484217, -0.5380673045, -0.6461072688]),
+            ({"level": 3}, [19.12373577, 21.25987725, 20.21484819]),
+            ({"level": 1, "riesz_order": [0, 0, 1]}, [7.912765156, -18.24663761, 9.622098814]),
+            ({"level": 2, "riesz_order": [0, 0, 1]}, [5.870351795, -5.839626423, 2.160224481]),
+            ({"level": 2, "riesz_order": [1, 1, 0]}, [-2.185145158, 0.5030944977, 0.4833930607]),
+        )
     ),
 ]
 
