@@ -99,3 +99,16 @@ def test_audit_tells_before_and_after() -> None:
     assert result["after"]["receptive_field_mm"] == [9, 9, 9]
     assert result["acquisition"] == {"SliceThickness": 5.0, "ConvolutionKernel": "STD", "KVP": 120.0}
     assert "10 mm" in result["warnings"][0]
+
+
+def test_audit_tells_orientation_and_tilt_before_and_after() -> None:
+    """Slices 4 mm apart that lean by atan(1 / 4) = 14.036 degrees, then upright, then turned."""
+    upright = study(4.0)
+    affine = upright.affine.copy()
+    affine[1, 0] = 1.0
+    volume = Volume(array=upright.array, affine=affine, source=upright.source)
+    recipe = Recipe.from_steps([{"step": "straighten"}, {"step": "reorient", "axes": "LIA"}])
+    result = audit(volume, recipe.apply(volume))
+    assert (result["before"]["axes"], result["after"]["axes"]) == ("SPL", "LIA")
+    assert (result["before"]["tilt_degrees"], result["after"]["tilt_degrees"]) == (14.036, 0)
+    assert "receptive_field_mm" not in result["before"]

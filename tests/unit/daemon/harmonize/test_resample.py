@@ -128,6 +128,33 @@ def test_values_equal_scipys_splines(interpolator: Interpolator, order: int, obl
     )
 
 
+@pytest.mark.parametrize("oblique", [False, True])
+def test_cubic_is_keys_kernel(oblique: bool) -> None:
+    """Only a = -1/2 is exact for parabolas; half way between samples it weighs (-1, 9, 9, -1) / 16."""
+    grid = axial_grid((40, 40, 40), (1.0, 1.0, 1.0), (0, 0, 0))
+    middle = (19.5, 19.5, 19.5)
+    new = oblique_grid((9, 9, 9), (0.7, 0.9, 1.1), (25, 40, -10) if oblique else (0, 0, 0), centre=middle)
+    parabola = (centres(grid) - middle) ** 2 @ np.array([1.0, -2.0, 0.5])
+    expected = (centres(new) - middle) ** 2 @ np.array([1.0, -2.0, 0.5])
+    np.testing.assert_allclose(array_to_grid(parabola, grid, new, interpolator="cubic"), expected, atol=1e-9)
+    line = axial_grid((1, 1, 4), origin=(0, 0, 0))
+    half = axial_grid((1, 1, 1), origin=(1.5, 0, 0))
+    weights = [array_to_grid(one[None, None], line, half, interpolator="cubic").item() for one in np.eye(4)]
+    assert weights == pytest.approx([-1 / 16, 9 / 16, 9 / 16, -1 / 16], abs=1e-12)
+
+
+@pytest.mark.parametrize("angles", [(0, 0, 0), (10, 20, 30)])
+def test_nearest_equals_scipys(angles: tuple[float, float, float]) -> None:
+    grid = axial_grid((9, 24, 21), (2.5, 0.8, 0.9))
+    new = oblique_grid(
+        (12, 14, 13), (1.03, 1.1, 0.77), angles, centre=tuple(grid.world(np.array([4, 11, 10])))
+    )
+    array = np.random.default_rng(12).integers(-1000, 3000, grid.shape).astype(np.int16)
+    where = np.clip(grid.index(centres(new)), 0, np.array(grid.shape) - 1)
+    expected = ndimage.map_coordinates(array, np.moveaxis(where, -1, 0), order=0, mode="nearest")
+    np.testing.assert_array_equal(array_to_grid(array, grid, new, interpolator="nearest"), expected)
+
+
 @pytest.mark.parametrize("interpolator", ["nearest", "linear", "cubic", "bspline", "quintic"])
 def test_both_ways_to_interpolate_agree(interpolator: Interpolator) -> None:
     """A grid that leans by a ten-millionth goes the way of oblique grids."""
