@@ -148,9 +148,10 @@ def _archive(source: str, settings: Settings, intake: Intake, by: str) -> Archiv
 
     ae_title = settings.listener.ae_title
     query = settings.completeness.query
-    if source.startswith(("http://", "https://")):
+    scheme, _, rest = source.partition("://")
+    if scheme.lower() in ("http", "https"):
         tls = query.tls if query and is_same_service(query.url, source) else None
-        return WebPACS(source, intake, tls)
+        return WebPACS(f"{scheme.lower()}://{rest}", intake, tls)
     if not source and not query:
         raise Misconfigured(
             "Say where from: --from AE_TITLE@HOST:PORT, or a DICOMweb URL, or put the PACS into "

@@ -85,10 +85,8 @@ def health(config: Config = None) -> None:
     """
     from voxtrial.daemon.network.health import health as state_of
     from voxtrial.daemon.settings import load
-    from voxtrial.db.engine import connect
 
-    settings = load(config)
-    state = state_of(settings, connect(settings.database_url, pre_ping=False))
+    state = state_of(load(config))
     typer.echo(json.dumps(state))
     if state["status"] != "ok":
         raise typer.Exit(1)

@@ -121,7 +121,7 @@ def statement(settings: Settings) -> str:
         "TLS by BCP 195 (PS3.15 B.9 and later): version 1.2 or newer, mutual authentication, cipher suites "
         f"for TLS 1.2: {', '.join(tls.TLS_1_2_CIPHERS.split(':'))}.\n",
         "Every refused association, request and TLS handshake is a row of the audit trail with its reason; "
-        "associations and handshakes refused again for the same reason within a minute share one, with their "
+        "what a listener process refuses again for the same reason within a minute shares one, with its "
         "count. SOP classes that are proposed in vain beside others are such a row once for each sender.\n",
     ]
     return "\n".join(sections)

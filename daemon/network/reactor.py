@@ -9,7 +9,6 @@ state machine. The private names that this leans on are pinned with the version 
 from __future__ import annotations
 
 import logging
-import os
 import queue
 import select
 import socket
@@ -24,6 +23,7 @@ from pynetdicom.dul import DULServiceProvider
 from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC
 from pynetdicom.pdu_primitives import P_DATA
 
+from voxtrial.daemon.network.bell import Bell, RingingQueue
 from voxtrial.daemon.network.negotiation import (
     REQUEST_RECEIVED,
     Answers,
@@ -45,50 +45,6 @@ READS_IN_A_ROW = 16
 """How often the socket is read before the reactor looks at its timers and at what we have to say."""
 DATA_TRANSFER, AWAITING_CLOSE, IDLE = "Sta6", "Sta13", "Sta1"
 ARTIM_EXPIRED, CLOSED, INVALID = "Evt18", "Evt17", "Evt19"
-
-
-class Bell:
-    """Wakes a thread that waits in ``poll``."""
-
-    def __init__(self) -> None:
-        self._fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._lock = threading.Lock()
-
-    def fileno(self) -> int:
-        """Return the descriptor to poll."""
-        return self._fd
-
-    def ring(self) -> None:
-        """Wake the waiting thread; without effect once it is gone."""
-        with self._lock:
-            if self._fd >= 0:
-                os.eventfd_write(self._fd, 1)
-
-    def silence(self) -> None:
-        """Forget the rings so far."""
-        try:
-            os.eventfd_read(self._fd)
-        except BlockingIOError:
-            return
-
-    def close(self) -> None:
-        """Give the descriptor back."""
-        with self._lock:
-            os.close(self._fd)
-            self._fd = -1
-
-
-class RingingQueue(queue.Queue[Any]):
-    """A queue that says when something was put."""
-
-    def __init__(self, ring: Callable[[], object]) -> None:
-        super().__init__()
-        self._ring = ring
-
-    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Put and ring."""
-        super().put(item, block, timeout)
-        self._ring()
 
 
 class EventDrivenDUL(DULServiceProvider):
@@ -127,9 +83,9 @@ class EventDrivenDUL(DULServiceProvider):
     def run_reactor(self) -> None:
         """Run until killed: timers, then what we have to say, then what the peer says."""
         self._idle_timer.start()
-        self._watch()
         self.assoc._dul_ready.set()
         try:
+            self._watch()
             while not self._kill_thread:
                 if self.artim_timer.expired:
                     self.event_queue.put(ARTIM_EXPIRED)
@@ -374,11 +330,11 @@ class EventDrivenAssociation(Association):
         finally:
             self._on_end(self)
 
-    def abort(self, block: bool = True) -> None:
-        """Abort, unless the association is over."""
+    def _abort_blocking(self, block: bool = True) -> None:
+        """Abort, unless the association is over; pynetdicom calls this past ``abort`` after any event."""
         with self._ending:
             if not self._is_over:
-                super().abort(block)
+                super()._abort_blocking(block)
 
     def _come_apart(self) -> None:
         """Let the parts go: they know each other and us, and only the cyclic collector would free them."""

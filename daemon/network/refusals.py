@@ -1,7 +1,8 @@
 """Audit what is turned away: the first time at once, what repeats itself once a minute with its count.
 
 A node that is set up wrongly asks again every few seconds, a port scanner a thousand times a second: with a
-row for each, anybody could fill the disk and bury the audit trail. A kill loses the counts of one minute.
+row for each, anybody could fill the disk and bury the audit trail. What the database does not take is counted
+until it does. A kill loses the counts of one minute.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ class Refusal:
     origin: Origin
 
 
-Write = Callable[[Refusal, int], None]
-"""Writes the row of a refusal that happened so many times."""
+Write = Callable[[Refusal, int], bool]
+"""Writes the row of a refusal that happened so many times; returns whether the database took it."""
 
 
 class Refusals:
@@ -44,16 +45,12 @@ class Refusals:
     def tell(self, refusal: Refusal) -> None:
         """Write a row, or count when an equal one was written within the window."""
         with self._lock:
-            if refusal not in self._repeated and len(self._repeated) >= MOST_KINDS:
-                reason = f"more than {MOST_KINDS} different refusals within {self._window_seconds:g} s"
-                refusal = Refusal("association refused", reason, Origin())
-            if refusal in self._repeated:
-                self._repeated[refusal] += 1
+            kind = self._kind_of(refusal)
+            if kind in self._repeated:
+                self._repeated[kind] += 1
                 return
-            if not self._repeated:
-                self._begin_window()
-            self._repeated[refusal] = 0
-        self._write(refusal, 1)
+            self._count(kind, 0)
+        self._write_all({kind: 1})
 
     def flush(self) -> None:
         """End the window: write what was counted."""
@@ -61,9 +58,31 @@ class Refusals:
             repeated, self._repeated = self._repeated, {}
             if self._window is not None:
                 self._window.cancel()
-        for refusal, times in repeated.items():
-            if times:
-                self._write(refusal, times)
+        self._write_all({refusal: times for refusal, times in repeated.items() if times})
+
+    def _write_all(self, counts: dict[Refusal, int]) -> None:
+        """Write a row for each; from the first that is not taken on, count them in the next window."""
+        left = dict(counts)
+        for refusal, times in counts.items():
+            if not self._write(refusal, times):
+                break
+            del left[refusal]
+        with self._lock:
+            for refusal, times in left.items():
+                self._count(refusal, times)
+
+    def _kind_of(self, refusal: Refusal) -> Refusal:
+        """Return what a refusal is counted as: itself, or one of too many."""
+        if refusal in self._repeated or len(self._repeated) < MOST_KINDS:
+            return refusal
+        reason = f"more than {MOST_KINDS} different refusals within {self._window_seconds:g} s"
+        return Refusal("association refused", reason, Origin())
+
+    def _count(self, refusal: Refusal, times: int) -> None:
+        if not self._repeated:
+            self._begin_window()
+        kind = self._kind_of(refusal)
+        self._repeated[kind] = self._repeated.get(kind, 0) + times
 
     def _begin_window(self) -> None:
         self._window = threading.Timer(self._window_seconds, self.flush)

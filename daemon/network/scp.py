@@ -12,7 +12,7 @@ from typing import Any, Self
 from pynetdicom import evt
 from pynetdicom._globals import MODE_ACCEPTOR
 from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from voxtrial.daemon.errors import Misconfigured
@@ -35,6 +35,8 @@ LOGGER = logging.getLogger(__name__)
 DRAIN_SECONDS = 10.0
 MOST_TOLD = 10_000
 """Callers and SOP classes that are remembered as audited."""
+CANNOT_SAY = (2, 2, 1)
+"""Result, source and reason of a rejection that is transient, with no reason given (PS3.8 9.3.4)."""
 
 
 class Listener:
@@ -107,9 +109,9 @@ class Listener:
         deadline = time.monotonic() + drain_seconds
         while self._served and time.monotonic() < deadline:
             time.sleep(0.02)
+        self._refusals.flush()  # now: aborting many takes longer than the parent waits
         for association in self._entity.active_associations:
             association.abort()
-        self._refusals.flush()
         self.intake.ledger.close()
         if self._owns_engine and self._engine is not None:
             self._engine.dispose()
@@ -165,7 +167,17 @@ class Listener:
             self._served.discard(association)
 
     def _on_request(self, event: evt.Event) -> None:
+        """Turn away, or let in; pynetdicom logs what is raised here, and would go on to accept."""
         association: Any = event.assoc
+        try:
+            self._judge(association)
+        except Exception:
+            LOGGER.exception("association refused: the request could not be judged")
+            if not association.is_rejected:
+                association.acse.send_reject(*CANNOT_SAY)
+            association.kill()
+
+    def _judge(self, association: Any) -> None:
         origin = _origin(association)
         with self._lock:
             rejection = self._policy.rejection(
@@ -209,14 +221,18 @@ class Listener:
     def _refuse(self, reason: str, origin: Origin) -> None:
         self._refusals.tell(Refusal("association refused", reason, origin))
 
-    def _write_refusal(self, refusal: Refusal, times: int) -> None:
+    def _write_refusal(self, refusal: Refusal, times: int) -> bool:
         LOGGER.warning(refusal.action, extra={"reason": refusal.reason, "times": times})
         try:
             self.intake.ledger.refused(
                 action=refusal.action, reason=refusal.reason, origin=refusal.origin, times=times
             )
-        except SQLAlchemyError:
+        except (OperationalError, InterfaceError):
+            LOGGER.exception("refusal not audited yet")
+            return False
+        except SQLAlchemyError:  # which no later try would mend
             LOGGER.exception("refusal not audited")
+        return True
 
     def _on_commitment(self, event: evt.Event) -> tuple[int, None]:
         report = commitment.parse(event.event_information)

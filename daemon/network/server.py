@@ -15,7 +15,8 @@ from typing import Any
 from pynetdicom import AE
 from pynetdicom.transport import AssociationSocket, RequestHandler, ThreadedAssociationServer
 
-from voxtrial.daemon.network.reactor import Bell, EventDrivenAssociation
+from voxtrial.daemon.network.bell import Bell
+from voxtrial.daemon.network.reactor import EventDrivenAssociation
 from voxtrial.daemon.network.shares import Share
 
 LOGGER = logging.getLogger(__name__)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 from pydantic import BaseModel
 
 from voxtrial.daemon.settings import Settings, load
+from voxtrial.db.engine import connect
+from voxtrial.db.migrate import upgrade
 
 ROOT = Path(__file__).parents[2]
 _SPEC = importlib.util.spec_from_file_location(
@@ -76,6 +81,33 @@ def test_compose_mounts_only_files_that_exist() -> None:
     mounts = re.findall(r"- \./([\w./-]+):", text)
     assert mounts
     assert [m for m in mounts if not (ROOT / "deploy" / m).exists()] == []
+
+
+def test_the_probe_of_compose_asks_as_its_daemon_runs(tmp_path: Path) -> None:
+    """The command of the health check in a shell, with files of the test in place of the container's."""
+    service = yaml.safe_load((ROOT / "deploy" / "compose.yaml").read_text(encoding="utf-8"))["services"][
+        "voxtrial"
+    ]
+    kind, probe = service["healthcheck"]["test"]
+    (start,) = service["command"]
+    assert kind == "CMD-SHELL"
+    assert probe.replace(" voxtrial health ", " exec voxtrial serve ") == start
+
+    (tmp_path / "site").mkdir()
+    upgrade(connect(f"sqlite:///{tmp_path}/site/voxtrial.db"))
+    (tmp_path / "password").write_text("secret")
+    configuration = tmp_path / "voxtrial.toml"
+    configuration.write_text(f'[site]\ndata = "{tmp_path}/site"\n[listener]\nwatermark_mib = 0\n')
+    here = probe.replace("$$", "$").replace("/run/secrets/postgres_password", str(tmp_path / "password"))
+    here = here.replace("/etc/voxtrial/voxtrial.toml", str(configuration))
+    environment = {"PATH": f"{Path(sys.executable).parent}:/usr/bin:/bin"}
+
+    def status() -> int:
+        return subprocess.run(["/bin/sh", "-c", here], env=environment, check=False).returncode
+
+    assert status() == 0
+    configuration.write_text(f'[site]\ndata = "{tmp_path}/site"\n[listener]\nwatermark_mib = 1000000000\n')
+    assert status() == 1
 
 
 def test_dockerfile_copies_only_what_exists() -> None:

@@ -17,6 +17,8 @@ from sqlalchemy.orm import Session
 from wire import EXPLICIT_LITTLE_ENDIAN, VERIFICATION, Closed, Wire
 
 from voxtrial.daemon.errors import Misconfigured
+from voxtrial.daemon.network.policy import Policy
+from voxtrial.daemon.network.refusals import Refusals
 from voxtrial.daemon.network.scp import Listener
 from voxtrial.db.audit import AuditRow, first_broken
 
@@ -135,6 +137,24 @@ def test_a_flood_of_refusals_loses_no_fact_and_does_not_fill_the_disk(
         ("SOMEBODY", 1),
         ("NOBODY", 49),
     ]
+
+
+@pytest.mark.parametrize("fails", [(Policy, "rejection"), (Refusals, "tell")], ids=["judged", "audited"])
+def test_who_cannot_be_judged_is_turned_away(
+    serve: Callable[..., Listener], monkeypatch: pytest.MonkeyPatch, fails: tuple[type, str]
+) -> None:
+    """pynetdicom logs what the handler of a request raises, and accepts."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    listener = serve(accept=[{"ae_title": "CT1"}])
+    with monkeypatch.context() as patch:
+        patch.setattr(*fails, broken)
+        with Wire(listener.port) as stranger, pytest.raises(Closed):
+            stranger.associate(calling="NOBODY")
+    with Wire(listener.port) as wire:
+        assert wire.associate(calling="CT1").echo() == 0
 
 
 def test_classes_and_syntaxes_that_we_do_not_take_are_audited_once_a_caller(

@@ -115,6 +115,18 @@ def test_an_association_that_cannot_begin_leaves_no_share_behind(
         wire.release()
 
 
+def test_an_association_that_is_over_can_be_aborted(listener: Listener, body: bytes) -> None:
+    """As the end of the listener does, which may have seen it a moment before; events put ``abort`` anew."""
+    with Wire(listener.port).associate() as wire:
+        assert wire.store(numbered(body, 1), uid(1)) == 0
+        (association,) = listener._served
+        abort = association.abort
+    association.join(10)
+    assert not association.is_released  # else pynetdicom itself would do nothing
+    abort()
+    association.abort()
+
+
 def _kept() -> list[object]:
     """Return what an association that is over leaves behind."""
     kinds = (EventDrivenAssociation, DULServiceProvider, Framer, Service)

@@ -18,6 +18,7 @@ import peers
 import phantoms
 import pydicom
 import pytest
+from daemons import voxtrial
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
@@ -313,6 +314,34 @@ def test_an_archive_that_asks_for_certificates_is_shown_ours(
         with pytest.raises((Fatal, Retryable), match=r"trust each other|cannot be reached"):
             WebPACS(url, intake).count(STUDY_UID)
         assert set(refused) == {"PEER_DID_NOT_RETURN_A_CERTIFICATE"}
+
+
+def test_the_command_shows_the_certificate_to_the_configured_archive_however_it_is_written(
+    authority: Callable[[str, str], TLS], tmp_path: Path
+) -> None:
+    """And to no other: a name that the certificate of the archive has too, but not the configuration."""
+    tls = authority("client", "hospital")
+    context = server_context(authority("server", "hospital"))
+    configuration = tmp_path / "voxtrial.toml"
+    with archive(uids=[]) as server:
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        url = server.url.replace("http:", "https:")
+        configuration.write_text(
+            f'[site]\ndata = "{tmp_path / "data"}"\n[completeness.query]\nurl = "{url}"\n'
+            f'tls = {{ certificate = "{tls.certificate}", key = "{tls.key}", ca = "{tls.ca}" }}\n'
+        )
+
+        def pull(source: str) -> tuple[int, dict[str, Any]]:
+            keys = (f"StudyInstanceUID={STUDY_UID}", "--from", source)
+            done = voxtrial("pull", *keys, "--config", str(configuration), "--json")
+            return done.returncode, json.loads(done.stdout)
+
+        for written in (url, f"{url}/", url.replace("https", "HTTPS")):
+            status, said = pull(written)
+            assert (status, said["studies"], said["failed"]) == (0, 1, {})
+        status, said = pull(f"{url}/elsewhere")
+        assert (status, said["studies"]) == (1, 0)
+        assert "trust each other" in next(iter(said["failed"].values()))
 
 
 def noting(reasons: list[str], accept: Callable[[], Any]) -> Callable[[], Any]:

@@ -18,7 +18,7 @@ from pathlib import Path
 import peers
 import pytest
 from network_load import numbered, uid
-from wire import Wire
+from wire import Closed, Wire
 
 from voxtrial.daemon.network.spool import dataset_digest
 
@@ -134,6 +134,23 @@ def test_sigterm_lets_an_open_association_finish(tmp_path: Path, body: bytes) ->
         assert connection.store(numbered(body, 2), uid(2)) == 0
         connection.release()
         assert process.wait(20) == 0
+
+
+def test_every_worker_writes_at_its_end_how_often_it_refused(tmp_path: Path) -> None:
+    configuration = tmp_path / "voxtrial.toml"
+    configuration.write_text(
+        f'[site]\ndata = "{tmp_path}"\n[listener]\nport = 0\nworkers = 2\naccept = [{{ ae_title = "CT1" }}]\n'
+    )
+    with listen(configuration) as (process, port):
+        for _ in range(30):
+            with Wire(port) as stranger, pytest.raises(Closed):
+                stranger.associate(calling="NOBODY")
+        process.terminate()
+        assert process.wait(20) == 0
+    with sqlite3.connect(tmp_path / "voxtrial.db") as database:
+        details = [json.loads(detail) for (detail,) in database.execute("SELECT detail FROM audit")]
+    assert sum(detail["times"] for detail in details) == 30
+    assert len(details) <= 4
 
 
 def _children(pid: int) -> list[int]:

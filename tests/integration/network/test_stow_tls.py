@@ -104,9 +104,21 @@ def test_a_probe_without_a_certificate_asks_on_the_host(
     file.write_text(f'[site]\ndata = "{data}"\n[listener]\nwatermark_mib = 1000000000\n')
     full = voxtrial("health", "--config", str(file))
     assert (full.returncode, json.loads(full.stdout)["status"]) == (1, "failing")
+    (data / "empty.db").touch()
     file.write_text(f'[site]\ndata = "{data}"\n[database]\nurl = "sqlite:///{data}/empty.db"\n')
     no_tables = voxtrial("health", "--config", str(file))
     assert (no_tables.returncode, json.loads(no_tables.stdout)["database"]) == (1, "OperationalError")
+
+
+def test_a_probe_makes_nothing_that_is_missing(tmp_path: Path) -> None:
+    """A probe of root before the first start would leave files that the daemon cannot write."""
+    file = tmp_path / "voxtrial.toml"
+    file.write_text(f'[site]\ndata = "{tmp_path}/site"\n')
+    missing = voxtrial("health", "--config", str(file))
+    state = json.loads(missing.stdout)
+    assert (missing.returncode, state["status"]) == (1, "failing")
+    assert (state["database"], state["free_mib"]) == ("missing", None)
+    assert list(tmp_path.iterdir()) == [file]
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])

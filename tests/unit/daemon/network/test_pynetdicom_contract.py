@@ -8,7 +8,7 @@ from importlib.metadata import version
 import pynetdicom.association
 import pynetdicom.dul
 import pynetdicom.transport
-from pynetdicom import AE, _config, fsm
+from pynetdicom import AE, _config, evt, fsm
 from pynetdicom.acse import ACSE
 from pynetdicom.association import Association
 from pynetdicom.dimse import DIMSEServiceProvider
@@ -50,6 +50,17 @@ def test_the_association_calls_the_reactor_that_ours_overrides() -> None:
     assert list(inspect.signature(Association._serve_request).parameters) == ["self", "msg", "context_id"]
     for name in ("_kill", "_accepted_cx", "_server"):
         assert hasattr(Association(AE(), "acceptor"), name), name
+
+
+def test_after_any_event_an_association_is_aborted_by_the_method_that_ours_overrides() -> None:
+    assert 'setattr(assoc, "abort", assoc._abort_blocking)' in source(evt.trigger)
+    assert "self._abort_blocking(block)" in source(Association.abort)
+    assert "self._abort_blocking(block)" in source(Association._abort_nonblocking)
+
+
+def test_what_the_handler_of_a_request_raises_is_logged_and_would_be_accepted() -> None:
+    assert evt.EVT_REQUESTED.is_notification
+    assert "if not self.is_aborted and not self.is_rejected" in source(Association.run_reactor)
 
 
 def test_timeouts_are_kept_in_the_timers_of_the_dul() -> None:
