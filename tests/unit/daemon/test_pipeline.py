@@ -16,7 +16,7 @@ from voxtrial.daemon.errors import Fatal, Refused
 from voxtrial.daemon.job import JobInput
 from voxtrial.daemon.models.store import BUILTIN, StoredModel, open_folder
 from voxtrial.daemon.pipeline import run_job
-from voxtrial.daemon.volume import SourceInstance
+from voxtrial.daemon.volume import Grid, SourceInstance
 from voxtrial.validation import regions
 
 SHAPE, SPACING, RADIUS_MM = (24, 48, 48), (2.5, 1.0, 1.0), 14.0
@@ -89,6 +89,43 @@ def test_the_record_says_what_harmonization_changed(tmp_path: Path) -> None:
     assert audit["before"]["spacing_mm"] == pytest.approx(SPACING)
     assert audit["after"]["spacing_mm"] == pytest.approx([1, 1, 1])
     assert audit["steps"][0]["step"] == "resample"
+
+
+def tilted_ball_series(folder: Path) -> list[Path]:
+    """A ball under a gantry that leans by 20 degrees: 30 slices, 2 mm apart along the table."""
+    lean = np.deg2rad(20)
+    affine = np.eye(4)
+    affine[:3, :3] = np.column_stack([(0, 0, 2.0), (0, np.cos(lean), np.sin(lean)), (1.0, 0, 0)])
+    grid = Grid(shape=(30, 48, 48), affine=affine)
+    index = np.stack(np.meshgrid(*map(np.arange, grid.shape), indexing="ij"), -1).astype(float)
+    middle = grid.world((np.array(grid.shape) - 1) / 2)
+    inside = np.linalg.norm(grid.world(index) - middle, axis=-1) <= RADIUS_MM
+    return phantoms.stack(folder / "ct", np.where(inside, 60, -900).astype(np.int16), affine)
+
+
+def test_tilted_gantry_is_refused_unless_the_recipe_straightens_it(tmp_path: Path) -> None:
+    files = tilted_ball_series(tmp_path)
+    with pytest.raises(Refused, match=r"20\.00 degrees") as caught:
+        run_job(job(tmp_path, open_folder(BUILTIN / "otsu"), files))
+    assert caught.value.rule == "gantry_tilt"
+
+    copy = tmp_path / "model"
+    shutil.copytree(BUILTIN / "otsu", copy)
+    text = (copy / "model.toml").read_text()
+    text = text.replace("minimum_slices = 3,", "minimum_slices = 3, allow_tilt = true,")
+    text = text.replace(
+        'recipe = [{ step = "resample"', 'recipe = [{ step = "straighten" }, { step = "resample"'
+    )
+    (copy / "model.toml").write_text(text)
+    output = run_job(job(tmp_path, open_folder(copy), files))
+    audit = output.provenance["harmonization"]["ct"]
+    assert (audit["before"]["tilt_degrees"], audit["after"]["tilt_degrees"]) == (
+        pytest.approx(20, abs=0.01),
+        0,
+    )
+    values = {m.concept_meaning: m.value for m in output.measurements}
+    equivalent_radius_mm = (3 * values["Volume"] / (4 * np.pi)) ** (1 / 3)
+    assert equivalent_radius_mm == pytest.approx(RADIUS_MM, abs=0.5)  # half a voxel of the ruler
 
 
 def test_input_outside_the_envelope_is_refused_with_rule_and_value(tmp_path: Path) -> None:

@@ -8,11 +8,16 @@ import numpy as np
 import pytest
 from phantoms import enhanced_ct, stack
 from pydicom.dataset import Dataset
-from pydicom.uid import EnhancedPETImageStorage
+from pydicom.uid import (
+    EnhancedPETImageStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    PositronEmissionTomographyImageStorage,
+)
 
 from voxtrial.daemon.dicom import pixels, series
 from voxtrial.daemon.errors import Refused
-from voxtrial.daemon.harmonize.suv import suv
+from voxtrial.daemon.harmonize.suv import suv, uptake
 from voxtrial.daemon.volume import Volume
 
 STORED = np.full((4, 3, 2), 8, np.int16)
@@ -122,3 +127,60 @@ def test_scan_begins_with_the_slice_acquired_first(tmp_path: Path) -> None:
 
     volume = pixels.read(series.group(stack(tmp_path, np.zeros((5, 4, 4), np.int16), edit=bed))[0])
     assert volume.source.acquisition["AcquisitionTime"] == "093000.00"
+
+
+RAW = {"Units": "BQML", "DecayCorrection": "START", "CorrectedImage": ["ATTN", "DECY"], "PatientWeight": "75"}
+
+
+def classic_pet(
+    folder: Path, syntax: str, private: dict[tuple[str, int, int], str], **facts: object
+) -> Volume:
+    """Read a raw PET of four slices: 370 MBq of F-18 at 08:30:00, the series at 09:30:00.
+
+    ``private`` elements, by creator, group and offset, stand in the second block that the group has.
+    """
+
+    def edit(_: int, ds: Dataset) -> None:
+        ds.SOPClassUID = ds.file_meta.MediaStorageSOPClassUID = PositronEmissionTomographyImageStorage
+        ds.file_meta.TransferSyntaxUID = syntax
+        ds.Modality, ds.SeriesDate, ds.SeriesTime = "PT", "20260105", "093000"
+        ds.AcquisitionDate, ds.AcquisitionTime = "20260105", "093600"
+        tracer = Dataset()
+        tracer.RadiopharmaceuticalStartTime = "083000.00"
+        tracer.RadionuclideTotalDose, tracer.RadionuclideHalfLife = "370000000", "6586.2"
+        ds.RadiopharmaceuticalInformationSequence = [tracer]
+        for name, value in (RAW | facts).items():
+            setattr(ds, name, value)
+        for (creator, group, offset), value in private.items():
+            ds.private_block(group, "ANOTHER MAKER", create=True).add_new(1, "LO", "first block")
+            vr = "DT" if offset == 0x0D else "DS"
+            ds.private_block(group, creator, create=True).add_new(offset, vr, value)
+
+    return pixels.read(series.group(stack(folder, STORED, edit=edit))[0])
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_raw_pet_from_files_becomes_suv(tmp_path: Path, syntax: str) -> None:
+    """8 Bq/ml, 3600 s after 370 MBq: by hand 253.31 MBq are left in 75 kg."""
+    volume = classic_pet(tmp_path, syntax, {})
+    assert volume.unit == "Bq/ml"
+    assert suv(volume).array.max() == pytest.approx(8 * 75_000 / 253.31e6, rel=1e-4)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_private_factors_of_philips_are_found_in_any_block(tmp_path: Path, syntax: str) -> None:
+    """(7053,1100) is SUV a count, (7053,1109) Bq/ml a count; stored counts are 8."""
+    philips = "Philips PET Private Group"
+    direct = classic_pet(tmp_path / "a", syntax, {(philips, 0x7053, 0x00): "0.000381"}, Units="CNTS")
+    assert suv(direct).array.max() == pytest.approx(8 * 0.000381, rel=1e-6)
+    activity = {(philips, 0x7053, 0x00): "0", (philips, 0x7053, 0x09): "1.7"}
+    through = classic_pet(tmp_path / "b", syntax, activity, Units="CNTS")
+    assert suv(through).array.max() == pytest.approx(8 * 1.7 * 75_000 / 253.31e6, rel=1e-4)
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_private_scan_time_of_ge_is_found(tmp_path: Path, syntax: str) -> None:
+    """SeriesTime was renewed after the scan; it began at 09:30 and not with the first slice that is left."""
+    began = {("GEMS_PETD_01", 0x0009, 0x0D): "20260105093000.00"}
+    volume = classic_pet(tmp_path, syntax, began, SeriesTime="141500")
+    assert uptake(volume.source.acquisition).factor == pytest.approx(75_000 / 253.31e6, rel=1e-4)
