@@ -106,6 +106,63 @@ def test_every_step_changes_something() -> None:
         assert after.array.shape != volume.array.shape or not np.array_equal(after.array, volume.array), step
 
 
+hu = chest().array.astype(float)
+bright = hu > hu.mean()
+ends = np.percentile(hu[bright], [2, 98])
+deciles = np.percentile(hu[bright], [10, 50, 90])
+
+
+@pytest.mark.parametrize(
+    ("step", "expected"),
+    [
+        ({"step": "window", "low": -300, "high": 500, "to": [-1, 3]}, np.interp(hu, [-300, 500], [-1, 3])),
+        ({"step": "clip", "low": -300, "high": 500}, np.clip(hu, -300, 500)),
+        ({"step": "zscore"}, (hu - hu.mean()) / hu.std()),
+        (
+            {"step": "zscore", "region": "above_mean", "fill": -5},
+            np.where(bright, (hu - hu[bright].mean()) / hu[bright].std(), -5),
+        ),
+        (
+            {"step": "minmax", "to": [-1, 1], "region": "above_mean"},
+            np.interp(hu, [hu[bright].min(), hu[bright].max()], [-1, 1]),
+        ),
+        (
+            {
+                "step": "percentile",
+                "low": 2,
+                "high": 98,
+                "to": [0, 255],
+                "region": "above_mean",
+                "integer": True,
+            },
+            np.rint(np.interp(hu, ends, [0, 255])),
+        ),
+        (
+            {"step": "percentile", "low": 2, "high": 98, "region": "above_mean", "clip": False},
+            (hu - ends[0]) / (ends[1] - ends[0]),
+        ),
+        (
+            {"step": "percentile", "low": 0, "high": 98, "region": "above_mean"},
+            np.interp(hu, [hu.min(), ends[1]], [0, 1]),
+        ),
+        (
+            {"step": "nyul", "percentiles": [10, 50, 90], "values": [0, 1, 3]},
+            np.where(
+                hu < deciles[1],
+                (hu - deciles[0]) / (deciles[1] - deciles[0]),
+                1 + 2 * (hu - deciles[1]) / (deciles[2] - deciles[1]),
+            ),
+        ),
+    ],
+    ids=lambda value: value["step"] if isinstance(value, dict) else "",
+)
+def test_steps_of_intensity_are_their_formulas(step: dict[str, object], expected: np.ndarray) -> None:
+    """Every parameter of a recipe reaches the numbers: numpy, from the definition of the step."""
+    found = Recipe.from_steps([step]).apply(chest()).volume
+    np.testing.assert_allclose(found.array, expected, atol=1e-5 * np.abs(expected).max())
+    assert found.unit == ("[hnsf'U]" if step["step"] == "clip" else "1")
+
+
 def test_options_of_resampling_are_not_each_other() -> None:
     seen = {}
     for interpolator in ("nearest", "linear", "cubic", "bspline", "quintic", "box"):
