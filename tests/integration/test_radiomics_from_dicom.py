@@ -164,3 +164,27 @@ def test_a_list_of_cases_without_masks_is_named(tmp_path: Path) -> None:
     cases.write_text(f"image\n{image.name}\n")
     with pytest.raises(Misconfigured, match="has no column 'mask'"):
         CliRunner().invoke(app, ["radiomics-stability", str(cases)], catch_exceptions=False)
+
+
+def test_pages_hold_the_features_and_the_certificate(tmp_path: Path) -> None:
+    """Both commands that count features: 48 voxels of 1 mm, and every published value of the certificate."""
+    image, labels = two_labels(tmp_path)
+    page, table = tmp_path / "features.html", tmp_path / "features.csv"
+    run(image, labels, "--roi", "label 1", "--config", "A", "-o", table, "--report", page)
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<figure>") == 3
+    assert "1803 of 1803</b> published values are met" in text
+    with table.open(encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert float(next(row["value"] for row in rows if row["ibsi_id"] == "YEKZ")) == pytest.approx(48)
+    assert all(f"<td>{row['ibsi_id']}</td>" in text for row in rows)
+
+    case = f"{image.name},first.nii.gz"
+    volume = nifti.read_volume(labels)
+    nifti.write(Mask(array=volume.array == 1, affine=volume.affine), tmp_path / "first.nii.gz")
+    cases = tmp_path / "cases.csv"
+    cases.write_text(f"image,mask\n{case}\n{case}\n")
+    command = ["radiomics-stability", str(cases), "--config", "A", "--report", str(page)]
+    result = CliRunner().invoke(app, command, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    assert "1803 of 1803</b> published values are met" in page.read_text(encoding="utf-8")

@@ -169,6 +169,19 @@ def test_what_cannot_be_one_volume_is_refused(tmp_path, edit: Callable[[int, Dat
     assert refusal(stack(tmp_path, ramp(), edit=edit)).rule == rule
 
 
+@pytest.mark.parametrize("kind", ["MOSAIC", "LOCALIZER"])
+def test_planes_that_show_no_single_slice_are_refused_by_their_image_type(tmp_path, kind: str):
+    def name(_: int, ds: Dataset) -> None:
+        ds.ImageType = ["ORIGINAL", "PRIMARY", "M", "ND", kind]
+
+    listed = series.group(stack(tmp_path, ramp(), edit=name))
+    assert listed
+    for found in listed:
+        with pytest.raises(Refused, match=f"ImageType {kind}") as caught:
+            geometry.check(found)
+        assert caught.value.rule == kind.lower()
+
+
 def test_one_slice_is_no_volume(tmp_path):
     assert refusal(stack(tmp_path, ramp(1))).rule == "single_slice"
 
