@@ -269,6 +269,37 @@ def test_missing_instances_are_fetched_and_the_count_confirms(
     assert version.missing_uids == []
 
 
+@pytest.mark.peer("orthanc")
+@pytest.mark.parametrize("retrieve", ["get", "move"])
+def test_orthanc_is_asked_by_c_find_and_gives_what_is_missing(
+    listener: Listener,
+    engine: Engine,
+    configure: Callable[..., Settings],
+    ct: list[Path],
+    tmp_path: Path,
+    retrieve: str,
+) -> None:
+    with peers.orthanc(tmp_path / "orthanc", modalities={"VOXTRIAL": listener.port}) as orthanc:
+        query = {
+            "host": "127.0.0.1",
+            "port": orthanc.dicom_port,
+            "ae_title": "ORTHANC",
+            "retrieve": retrieve,
+        }
+        site = configure(completeness={"quiet_seconds": 60, "cap_hours": 2, "query": query})
+        store(ct, Peer("127.0.0.1", orthanc.dicom_port, "ORTHANC"))
+        send(listener, ct[:4])
+        assert assemble(site, engine).fetched == 2
+        with Session(engine) as session:
+            peers.wait_until(lambda: len(session.scalars(select(Instance)).all()) == len(ct), 10, "all of it")
+        assert assemble(site, engine, 2 * LATER).closed == 1
+    with Session(engine) as session:
+        states = session.scalars(select(Event.after).order_by(Event.id)).all()
+    (version,) = versions(engine)
+    assert StudyState.CONFIRMED in states
+    assert (version.basis, version.instances, version.expected_instances) == ("c-find", len(ct), len(ct))
+
+
 def test_what_the_pacs_has_beside_the_images_is_fetched_too(
     listener: Listener,
     engine: Engine,

@@ -63,12 +63,12 @@ def test_two_contents_under_one_uid_at_once_keep_one(listener: Listener, engine:
     assert dataset_digest(listener.settings.site.data / row.path) == row.sha256
 
 
-def test_many_associations_at_once_all_succeed(listener: Listener, engine: Engine, body: bytes) -> None:
+def test_a_hundred_associations_at_once_all_succeed(listener: Listener, engine: Engine, body: bytes) -> None:
     with ExitStack() as stack:
-        wires = [stack.enter_context(Wire(listener.port)).associate() for _ in range(60)]
-        assert [w.store(numbered(body, n), uid(n)) for n, w in enumerate(wires, 1)] == [0] * 60
+        wires = [stack.enter_context(Wire(listener.port)).associate() for _ in range(100)]
+        assert [w.store(numbered(body, n), uid(n)) for n, w in enumerate(wires, 1)] == [0] * 100
     with Session(engine) as session:
-        assert len(session.scalars(select(Instance)).all()) == 60
+        assert len(session.scalars(select(Instance)).all()) == 100
 
 
 def test_associations_that_ended_give_memory_and_sockets_back(

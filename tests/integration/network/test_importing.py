@@ -6,6 +6,8 @@ import io
 import json
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -353,6 +355,22 @@ def test_the_command_reports_in_json(ct: list[Path], tmp_path: Path) -> None:
     report = json.loads(done.stdout)
     assert report["new"] == len(ct)
     assert report["skipped"] == {"no DICOM file": 1}
+
+
+def test_a_terminal_shows_how_far_the_import_is(ct: list[Path], tmp_path: Path) -> None:
+    configuration = tmp_path / "voxtrial.toml"
+    configuration.write_text(f'[site]\ndata = "{tmp_path / "data"}"\n[listener]\nwatermark_mib = 0\n')
+    command = [sys.executable, "-m", "voxtrial.daemon", "import", str(tmp_path / "ct")]
+    terminal, theirs = os.openpty()
+    done = subprocess.run(
+        [*command, "--config", str(configuration)], stdout=subprocess.PIPE, stderr=theirs, check=True
+    )
+    os.close(theirs)
+    shown = os.read(terminal, 65_536).decode()
+    os.close(terminal)
+    assert "Import" in shown
+    assert f"{len(ct)}/{len(ct)}" in shown
+    assert done.stdout.startswith(f"{len(ct)} new instances".encode())
 
 
 def test_the_command_says_what_is_not_there_before_it_takes_anything(ct: list[Path], tmp_path: Path) -> None:

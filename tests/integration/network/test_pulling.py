@@ -131,6 +131,28 @@ def test_a_pacs_that_is_down_is_reported(listener: Listener, engine: Engine) -> 
 
 
 @pytest.mark.peer("orthanc")
+def test_orthanc_matches_any_key(
+    listener: Listener, engine: Engine, studies: list[Path], tmp_path: Path
+) -> None:
+    """Wild cards, ranges and two keys at once, by C-FIND; then C-GET of what matches (PS3.4 C.2.2.2)."""
+    date = str(pydicom.dcmread(studies[0]).StudyDate)
+    with peers.orthanc(tmp_path / "orthanc") as orthanc:
+        peer = Peer("127.0.0.1", orthanc.dicom_port, "ORTHANC")
+        store(studies, peer)
+        archive = DimsePACS(peer, listener.intake, "get", ae_title="VOXTRIAL")
+        for keys, found in (
+            (["PatientID=AN*"], {"1.2.3.1", "1.2.3.2"}),
+            (["PatientID=?ERT", f"StudyDate={date}-"], {"1.2.3.3"}),
+            (["PatientID=*ERT", f"StudyDate=-{int(date[:4]) - 1}1231"], set()),
+            (["StudyInstanceUID=1.2.3.2"], {"1.2.3.2"}),
+        ):
+            assert set(archive.studies(parse_keys(keys))) == found, keys
+        result = pull([parse_keys(["PatientID=AN*", f"StudyDate={date}"])], archive, engine)
+    assert (result.studies, result.fetched, result.failed, result.missing) == (2, 6, {}, {})
+    assert held(engine) == 6
+
+
+@pytest.mark.peer("orthanc")
 @pytest.mark.peer("dicomweb")
 def test_dicomweb_brings_the_same_pixels(
     listener: Listener, engine: Engine, studies: list[Path], tmp_path: Path

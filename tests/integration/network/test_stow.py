@@ -21,6 +21,7 @@ from voxtrial.daemon.network.spool import dataset_digest
 from voxtrial.daemon.settings import Settings
 from voxtrial.daemon.web.app import create_app
 from voxtrial.daemon.web.server import web_server
+from voxtrial.db.audit import AuditRow
 from voxtrial.db.studies import Instance
 
 BOUNDARY = "a-boundary"
@@ -128,6 +129,10 @@ def test_strangers_are_forbidden(configure: Callable[..., Settings], engine: Eng
     for address, status in (("10.2.0.1", 403), ("10.1.2.3", 200)):
         client = Client(create_app(settings, engine), address)
         assert client.post("/studies", content=content, headers=HEADERS).status_code == status
+    with Session(engine) as session:
+        (row,) = session.scalars(select(AuditRow))
+    assert (row.action, row.detail["peer"]) == ("request refused", "10.2.0.1")
+    assert row.detail["reason"] == "10.2.0.1 may not store: it is not in listener.accept"
 
 
 def test_health_says_whether_instances_would_be_taken(
