@@ -43,6 +43,9 @@ CLOSING_SECONDS = 0.2
 """How long a peer has to close the connection after our last word, before we do."""
 READS_IN_A_ROW = 16
 """How often the socket is read before the reactor looks at its timers and at what we have to say."""
+NOTHING_MORE = None
+"""Wakes an association that waits for its request, when the upper layer has ended: a probe that closes would be
+waited for until the ACSE timeout."""
 DATA_TRANSFER, AWAITING_CLOSE, IDLE = "Sta6", "Sta13", "Sta1"
 ARTIM_EXPIRED, CLOSED, INVALID = "Evt18", "Evt17", "Evt19"
 
@@ -101,7 +104,7 @@ class EventDrivenDUL(DULServiceProvider):
             if self._connection is not None:
                 self._connection.close()  # pynetdicom forgets it when the peer was faster
             self._bell.close()
-            self._association.bell.set()
+            self.to_user_queue.put(NOTHING_MORE)
 
     def let_go(self) -> None:
         """Give back the buffer, and what refers to us, when the reactor has ended."""

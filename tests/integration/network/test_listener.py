@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import socket
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -248,6 +249,17 @@ def test_connections_that_say_nothing_do_not_stand_in_the_way(
             pass
         probe.close()
     echo(as_peer(listener))
+
+
+def test_probes_that_close_leave_nothing_behind(listener: Listener) -> None:
+    """As load balancers and port scanners do; the timeouts are a minute."""
+    before = threading.active_count()
+    for _ in range(100):
+        socket.create_connection(("127.0.0.1", listener.port)).close()
+    with Wire(listener.port).associate() as last:  # accepted after the probes
+        last.release()
+    peers.wait_until(lambda: list(listener._share._counts) == [0], 5, "the end of every probe")
+    peers.wait_until(lambda: threading.active_count() <= before, 5, "the end of their threads")
 
 
 def test_late_instances_open_the_next_version(listener: Listener, engine: Engine, ct: list[Path]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,6 +64,24 @@ def test_a_certificate_of_a_stranger_is_refused(
     with pytest.raises(Retryable, match="TLS"):
         echo(Peer("127.0.0.1", secure.tls_port, "VOXTRIAL", stranger))
     _wait_for_audit(engine, "CERTIFICATE_VERIFY_FAILED")
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion:DeprecationWarning")
+def test_tls_older_than_1_2_is_refused(
+    secure: Listener, engine: Engine, authority: Callable[[str, str], TLS]
+) -> None:
+    client = authority("client", "hospital")
+    context = ssl.create_default_context(cafile=str(client.ca))
+    context.load_cert_chain(client.certificate, client.key)
+    context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    context.minimum_version = ssl.TLSVersion.TLSv1
+    context.maximum_version = ssl.TLSVersion.TLSv1_1
+    with (
+        socket.create_connection(("127.0.0.1", secure.tls_port)) as plain,
+        pytest.raises(OSError, match=r"(?i)alert|reset|EOF"),
+    ):
+        context.wrap_socket(plain, server_hostname="127.0.0.1")
+    _wait_for_audit(engine, "UNSUPPORTED_PROTOCOL")
 
 
 def test_our_scu_speaks_tls_and_large_objects_pass(

@@ -63,6 +63,15 @@ def test_what_the_handler_of_a_request_raises_is_logged_and_would_be_accepted() 
     assert "if not self.is_aborted and not self.is_rejected" in source(Association.run_reactor)
 
 
+def test_an_acceptor_that_reads_nothing_from_its_upper_layer_ends() -> None:
+    dul = DULServiceProvider(Association(AE(), "acceptor"))
+    dul.to_user_queue.put(None)  # type: ignore[arg-type]  # ours puts it at the end of the connection
+    assert dul.peek_next_pdu() is None
+    assert dul.receive_pdu(wait=True, timeout=60) is None
+    reactor = source(Association.run_reactor)
+    assert reactor.index("if primitive is None:") < reactor.index("self.kill()") < reactor.index("return")
+
+
 def test_timeouts_are_kept_in_the_timers_of_the_dul() -> None:
     association = Association(AE(), "acceptor")
     association.network_timeout, association.acse_timeout = 7.0, 5.0
