@@ -44,8 +44,8 @@ CLOSING_SECONDS = 0.2
 READS_IN_A_ROW = 16
 """How often the socket is read before the reactor looks at its timers and at what we have to say."""
 NOTHING_MORE = None
-"""Wakes an association that waits for its request, when the upper layer has ended: a probe that closes would be
-waited for until the ACSE timeout."""
+"""Wakes an association that waits for its request, when the upper layer has ended: who closes without a word
+would be waited for until the ACSE timeout."""
 DATA_TRANSFER, AWAITING_CLOSE, IDLE = "Sta6", "Sta13", "Sta1"
 ARTIM_EXPIRED, CLOSED, INVALID = "Evt18", "Evt17", "Evt19"
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import peers
+import phantoms
 import pytest
 import wire
 from hypothesis import HealthCheck, given, settings
@@ -31,6 +35,23 @@ def test_a_sender_that_dies_inside_an_object_leaves_nothing(
         if after:
             connection.send(wire.pdv(1, 0, body[:after]))
         peers.wait_until(lambda: len(parts(listener)) == 1, 5, "the part")
+    peers.wait_until(lambda: parts(listener) == [], 5, "the part's removal")
+    with Session(engine) as session:
+        assert session.scalars(select(Instance)).all() == []
+    echo(Peer("127.0.0.1", listener.port, "VOXTRIAL"))
+
+
+@pytest.mark.faults
+@pytest.mark.peer("dcmtk")
+def test_storescu_that_is_killed_inside_an_object_leaves_nothing(
+    listener: Listener, engine: Engine, tmp_path: Path
+) -> None:
+    (path,) = phantoms.ct_series(tmp_path, np.zeros((1, 8192, 8192), np.int16))  # 128 MiB
+    command = [peers.DCMTK / "storescu", "-aec", "VOXTRIAL", "127.0.0.1", str(listener.port), path]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as sender:
+        peers.wait_until(lambda: len(parts(listener)) == 1, 20, "the part")
+        sender.kill()
+        assert sender.wait() == -signal.SIGKILL
     peers.wait_until(lambda: parts(listener) == [], 5, "the part's removal")
     with Session(engine) as session:
         assert session.scalars(select(Instance)).all() == []
