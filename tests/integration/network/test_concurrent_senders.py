@@ -128,6 +128,9 @@ def test_an_association_that_is_over_can_be_aborted(listener: Listener, body: by
 
 
 def _kept() -> list[object]:
-    """Return what an association that is over leaves behind."""
+    """Return what an association that is over leaves behind.
+
+    ``isinstance`` would ask proxies of other libraries for the class that they pretend to be.
+    """
     kinds = (EventDrivenAssociation, DULServiceProvider, Framer, Service)
-    return [thing for thing in gc.get_objects() if isinstance(thing, kinds)]
+    return [thing for thing in gc.get_objects() if issubclass(type(thing), kinds)]
