@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -12,12 +13,13 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 LOOPBACK = "127.0.0.1"
+PORTS = range(20000, 32768)
 START_SECONDS = 30.0
 DCMTK = Path("/usr/bin")
 """pynetdicom installs programs of the same names into virtual environments: always call these."""
@@ -26,10 +28,15 @@ NO_NAGLE = {"TCP_NODELAY": "1"}
 
 
 def free_port() -> int:
-    """Return a TCP port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((LOOPBACK, 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port that was free a moment ago.
+
+    It lies below those that Linux gives to outgoing connections, of which other tests make thousands.
+    """
+    while True:
+        port = secrets.choice(PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind((LOOPBACK, port))
+            return port
 
 
 def answers(port: int) -> bool:
