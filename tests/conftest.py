@@ -107,3 +107,13 @@ def database(database_url: str) -> Iterator[Engine]:
     engine = connect(database_url)
     yield engine
     engine.dispose()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the verdicts of the kills, also of tests that ran in other processes."""
+    from kill_verdict import REPORTED
+
+    for report in (*terminalreporter.stats.get("passed", ()), *terminalreporter.stats.get("failed", ())):
+        for name, value in getattr(report, "user_properties", ()):
+            if name == REPORTED:
+                terminalreporter.write_line(value)

@@ -17,6 +17,8 @@ from voxtrial.db.studies import Instance, StudyVersion
 
 SETTLE_SECONDS = 240.0
 """What is open for so long after the last kill is stuck."""
+REPORTED = "verdict of the kills"
+"""Property of a test whose value is printed at the end of the run."""
 UNFINISHED = (StudyState.RECEIVING, StudyState.CONFIRMED, StudyState.ASSUMED)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from kill_harness import Site
-from kill_verdict import Verdict
+from kill_verdict import REPORTED, Verdict
 
 
 @pytest.fixture
@@ -19,12 +19,13 @@ def site(tmp_path: Path, database_url: str) -> Iterator[Site]:
 
 
 @pytest.fixture
-def accept(dialect: str, capsys: pytest.CaptureFixture[str]) -> Callable[[Verdict, list[str]], None]:
-    """Print a verdict and what is open, and require that the verdict is spotless."""
+def accept(
+    dialect: str, record_property: Callable[[str, object], None]
+) -> Callable[[Verdict, list[str]], None]:
+    """Keep a verdict and what is open for the end of the run, and require that the verdict is spotless."""
 
     def check(verdict: Verdict, still_open: list[str]) -> None:
-        with capsys.disabled():
-            print(f"\n{dialect}: {verdict}", *still_open, sep="\n    ")
+        record_property(REPORTED, "\n    ".join([f"{dialect}: {verdict}", *still_open]))
         assert (verdict.lost, verdict.duplicated, verdict.stuck) == (0, 0, 0)
 
     return check
