@@ -17,6 +17,7 @@ from voxtrial.db.studies import Instance, StudyVersion
 
 SETTLE_SECONDS = 240.0
 """What is open for so long after the last kill is stuck."""
+NO_FAULTS = (0, 0, 0)
 REPORTED = "verdict of the kills"
 """Property of a test whose value is printed at the end of the run."""
 UNFINISHED = (StudyState.RECEIVING, StudyState.CONFIRMED, StudyState.ASSUMED)
@@ -33,6 +34,11 @@ class Verdict:
     duplicated: int = 0
     stuck: int = 0
     attempts: Counter[int] = field(default_factory=Counter)
+
+    @property
+    def faults(self) -> tuple[int, int, int]:
+        """Studies lost, work duplicated, and rows stuck."""
+        return self.lost, self.duplicated, self.stuck
 
     def __str__(self) -> str:
         kills = ", ".join(f"{n} {victim}" for victim, n in sorted(self.kills.items()))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from kill_daemon import ServedSite
 from kill_harness import Site
-from kill_verdict import open_rows
+from kill_verdict import NO_FAULTS, open_rows
 from peers import orthanc
 
 KILLS_A_PART = 125
@@ -31,25 +31,25 @@ def served_site(tmp_path: Path, database_url: str) -> Iterator[ServedSite]:
 
 
 @pytest.mark.timeout(600)
-def test_killed_twenty_four_times_at_any_moment(site: Site, accept) -> None:
+def test_killed_twenty_four_times_at_any_moment(site: Site, told) -> None:
     site.kill_at_random(24, random.Random(20261121))
-    accept(site.settle(), open_rows(site.engine))
+    assert told(site.settle(), open_rows(site.engine)).faults == NO_FAULTS
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("part", PARTS)
-def test_killed_a_thousand_times_at_any_moment(site: Site, part: int, accept) -> None:
+def test_killed_a_thousand_times_at_any_moment(site: Site, part: int, told) -> None:
     site.kill_at_random(KILLS_A_PART, random.Random(part))
-    accept(site.settle(), open_rows(site.engine))
+    assert told(site.settle(), open_rows(site.engine)).faults == NO_FAULTS
 
 
 @pytest.mark.peer("orthanc")
 @pytest.mark.peer("dcmtk")
 @pytest.mark.timeout(600)
-def test_whole_daemon_killed_three_times_between_scanner_and_pacs(served_site: ServedSite, accept) -> None:
+def test_whole_daemon_killed_three_times_between_scanner_and_pacs(served_site: ServedSite, told) -> None:
     served_site.kill_at_random(3, random.Random(20261121))
-    accept(served_site.settle(), served_site.open_rows())
+    assert told(served_site.settle(), served_site.open_rows()).faults == NO_FAULTS
 
 
 @pytest.mark.nightly
@@ -58,7 +58,7 @@ def test_whole_daemon_killed_three_times_between_scanner_and_pacs(served_site: S
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("part", PARTS)
 def test_whole_daemon_killed_eighty_times_between_scanner_and_pacs(
-    served_site: ServedSite, part: int, accept
+    served_site: ServedSite, part: int, told
 ) -> None:
     served_site.kill_at_random(DAEMON_KILLS_A_PART, random.Random(part))
-    accept(served_site.settle(), served_site.open_rows())
+    assert told(served_site.settle(), served_site.open_rows()).faults == NO_FAULTS
