@@ -9,7 +9,7 @@ from sqlalchemy import ColumnElement, Engine, String, cast, func, insert, litera
 from sqlalchemy.orm import Session
 
 from voxtrial.db import queue
-from voxtrial.db.engine import sessions
+from voxtrial.db.engine import claiming_engine, sessions
 from voxtrial.db.jobs import Event, Job, Model
 from voxtrial.db.results import Delivery, ResultObject
 from voxtrial.db.states import JobState, StudyState
@@ -103,6 +103,16 @@ def measurement(value: float, code: str = "118565006") -> dict[str, Any]:
         "unit": "mm3",
         "value": value,
     }
+
+
+def claim(database: Engine, worker: str = "worker", now=MONDAY, **capacity) -> queue.Held | None:
+    """Claim the next job as a worker does, over an engine of its own."""
+    engine = claiming_engine(database)
+    try:
+        with sessions(engine).begin() as session:
+            return queue.claim(session, worker, now, LEASE, queue.Capacity(**capacity))
+    finally:
+        engine.dispose()
 
 
 def finish(session: Session, claimed: queue.Held, *, now: datetime, uid: str = "") -> Job:
