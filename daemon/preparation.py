@@ -36,11 +36,11 @@ def prepare(
     """
     data = settings.site.data.absolute()
     version = session.get_one(StudyVersion, job.study_version_id)
-    study = Instance.study_instance_uid == version.study_instance_uid
+    same_study = StudyVersion.study_instance_uid == version.study_instance_uid
     instances = session.scalars(
         select(Instance)
         .join(StudyVersion)
-        .where(study, StudyVersion.version <= version.version)
+        .where(same_study, StudyVersion.version <= version.version)
         .order_by(Instance.sop_instance_uid)
     ).all()
     deleted = [instance for instance in instances if instance.deleted_at is not None]

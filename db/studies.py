@@ -31,7 +31,7 @@ class StudyVersion(Base):
             sqlite_where=text("state = 'RECEIVING'"),
             postgresql_where=text("state = 'RECEIVING'"),
         ),
-        Index("ix_study_versions_state_last_instance_at", "state", "last_instance_at"),
+        Index("ix_study_versions_state_id", "state", "id"),
     )
 
     id: Mapped[int] = mapped_column(primary_key=True)
@@ -62,16 +62,18 @@ class StudyVersion(Base):
 
 
 class Instance(Base):
-    """One stored object; its row is committed before the sender hears success."""
+    """One stored object; its row is committed before the sender hears success.
+
+    Every index is one more page that each commit writes: a study's instances are found by its versions.
+    """
 
     __tablename__ = "instances"
-    __table_args__ = (Index("ix_instances_study_instance_uid", "study_instance_uid"),)
 
     id: Mapped[int] = mapped_column(primary_key=True)
     sop_instance_uid: Mapped[str] = mapped_column(UID, unique=True)
     sop_class_uid: Mapped[str] = mapped_column(UID)
     study_instance_uid: Mapped[str] = mapped_column(UID)
-    series_instance_uid: Mapped[str] = mapped_column(UID, index=True)
+    series_instance_uid: Mapped[str] = mapped_column(UID)
     study_version_id: Mapped[int] = mapped_column(ForeignKey("study_versions.id"), index=True)
     """Version that it joined in."""
     modality: Mapped[str] = mapped_column(String(16), default="")

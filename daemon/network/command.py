@@ -7,7 +7,7 @@ writes would meet the sender's delayed acknowledgement.
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from voxtrial.daemon.network.pdata import HEADER, P_DATA_TF, VALUE_HEADER
 
@@ -30,8 +30,7 @@ class BadCommand(ValueError):
     """The bytes are no command set."""
 
 
-@dataclass(frozen=True)
-class Command:
+class Command(NamedTuple):
     """What we serve ourselves needs to know of a request."""
 
     field: int

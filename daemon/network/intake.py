@@ -7,15 +7,17 @@ overwritten.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
 
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from voxtrial.daemon.network import part10
 from voxtrial.daemon.network.ledger import Ledger, Origin, Outcome, Stored
+from voxtrial.daemon.network.pdata import NOWHERE
 from voxtrial.daemon.network.scan import Identity, Malformed, Scanner, is_uid
 from voxtrial.daemon.network.spool import Durability, Part, Spool, dataset_digest
 from voxtrial.daemon.network.status import StoreStatus
@@ -23,10 +25,10 @@ from voxtrial.daemon.settings import Settings
 from voxtrial.db.base import utc_now
 
 LOGGER = logging.getLogger(__name__)
+ANOTHER_OBJECT = "another object is stored under this UID"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Offer:
+class Offer(NamedTuple):
     """An object as its sender announces it."""
 
     sop_class_uid: str
@@ -35,8 +37,7 @@ class Offer:
     origin: Origin
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """What the sender hears."""
 
     status: StoreStatus
@@ -84,7 +85,6 @@ class Reception:
         self._malformed = ""
         self._part: Part | None = None
         self._size = 0
-        self._digest = hashlib.sha256()
         self._scanner = Scanner(offer.transfer_syntax_uid)
         if refusal is None:
             self._open()
@@ -95,8 +95,7 @@ class Reception:
             self._answer = Answer(StoreStatus.UNPARSABLE, "a UID of the command is not a UID")
             return
         try:
-            self._part = self._intake.spool.begin()
-            self._part.write(
+            self._part = self._intake.spool.begin(
                 part10.prefix(
                     sop_class_uid=offer.sop_class_uid,
                     sop_instance_uid=offer.sop_instance_uid,
@@ -107,12 +106,15 @@ class Reception:
         except OSError as error:
             self._fail(error)
 
+    def place(self, count: int) -> memoryview:
+        """Return where up to ``count`` bytes of the next piece are to lie; empty: anywhere."""
+        return NOWHERE if self._part is None else self._part.place(count)
+
     def write(self, data: bytes | memoryview) -> None:
-        """Take the next piece of the dataset."""
+        """Take the next piece of the dataset, which lies in its place if one was asked for."""
         if self._part is None:
             return
         self._size += len(data)
-        self._digest.update(data)
         if not self._malformed:
             try:
                 self._scanner.feed(data)
@@ -147,28 +149,29 @@ class Reception:
             self._part = None
 
     def _store(self, part: Part) -> Answer:
+        sha256 = part.digest()
         if self._malformed:
-            return self._quarantine(part, StoreStatus.UNPARSABLE, self._malformed)
+            return self._quarantine(part, sha256, StoreStatus.UNPARSABLE, self._malformed)
         try:
             identity = self._scanner.identity()
         except Malformed as error:
-            return self._quarantine(part, StoreStatus.UNPARSABLE, str(error))
+            return self._quarantine(part, sha256, StoreStatus.UNPARSABLE, str(error))
         for name in ("sop_class_uid", "sop_instance_uid"):
             announced, held = getattr(self._offer, name), getattr(identity, name)
             if announced != held:
                 reason = f"{name} of the command is {announced}, of the dataset {held}"
-                return self._quarantine(part, StoreStatus.MISMATCH, reason)
-        return self._keep(part, identity)
+                return self._quarantine(part, sha256, StoreStatus.MISMATCH, reason)
+        return self._keep(part, sha256, identity)
 
-    def _keep(self, part: Part, identity: Identity) -> Answer:
-        spool, sha256 = self._intake.spool, self._digest.hexdigest()
+    def _keep(self, part: Part, sha256: str, identity: Identity) -> Answer:
+        spool = self._intake.spool
         final = spool.final_path(identity)
         try:
             part.keep(final)
             mine = True
         except FileExistsError:
-            if dataset_digest(final, sync=True) != sha256:
-                return self._quarantine(part, StoreStatus.CONFLICT, "another object is stored under this UID")
+            if dataset_digest(Path(final), sync=True) != sha256:
+                return self._quarantine(part, sha256, StoreStatus.CONFLICT, ANOTHER_OBJECT)
             part.discard()
             mine = False
         self._part = None
@@ -185,26 +188,26 @@ class Reception:
         )
         if outcome is Outcome.OWN_RESULT:
             if mine:
-                final.unlink()
+                Path(final).unlink()
             return Answer(StoreStatus.SUCCESS)
         if outcome is Outcome.CONFLICT:
             # Same UID in another study or series: the row of the first stands, our file must not
-            reason = "another object is stored under this UID"
+            place = Path(final)
             if mine:
-                final = final.replace(spool.quarantine / f"{sha256}.dcm")
-            return self._record_quarantine(StoreStatus.CONFLICT, reason, spool.relative(final))
+                place = place.replace(spool.quarantine / f"{sha256}.dcm")
+            return self._record_quarantine(place, sha256, StoreStatus.CONFLICT, ANOTHER_OBJECT)
         return Answer(StoreStatus.SUCCESS, new=outcome is Outcome.NEW)
 
-    def _quarantine(self, part: Part, status: StoreStatus, reason: str) -> Answer:
-        place = part.quarantine(self._digest.hexdigest())
+    def _quarantine(self, part: Part, sha256: str, status: StoreStatus, reason: str) -> Answer:
+        place = part.quarantine(sha256)
         self._part = None
-        return self._record_quarantine(status, reason, self._intake.spool.relative(place))
+        return self._record_quarantine(place, sha256, status, reason)
 
-    def _record_quarantine(self, status: StoreStatus, reason: str, path: str) -> Answer:
+    def _record_quarantine(self, place: Path, sha256: str, status: StoreStatus, reason: str) -> Answer:
         LOGGER.warning("instance quarantined", extra={"status": f"{status:04X}", "reason": reason})
         self._intake.ledger.quarantine(
-            path=path,
-            sha256=self._digest.hexdigest(),
+            path=self._intake.spool.relative(place),
+            sha256=sha256,
             reason=reason,
             origin=self._offer.origin,
             sop_instance_uid=self._offer.sop_instance_uid,

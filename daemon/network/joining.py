@@ -6,10 +6,9 @@ execution costs more than the database itself, and would be half of the Python t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Dialect, bindparam, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -20,8 +19,7 @@ from voxtrial.db.states import StudyState
 from voxtrial.db.studies import Instance, StudyVersion
 
 
-@dataclass(frozen=True, kw_only=True)
-class Origin:
+class Origin(NamedTuple):
     """Who sent an object."""
 
     calling_ae: str = ""
@@ -29,8 +27,7 @@ class Origin:
     peer_address: str = ""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stored:
+class Stored(NamedTuple):
     """An object on disk, as its row will say."""
 
     identity: Identity
@@ -113,7 +110,10 @@ class Joining:
         self._begin = "BEGIN IMMEDIATE" if on_sqlite else None  # psycopg begins by itself
         self._touch = str(TOUCH.compile(dialect=named))
         self._insert = str(INSERT_INSTANCE[dialect.name].compile(dialect=named))
-        self._time = UTCDateTime().bind_processor(dialect) or (lambda moment: moment)
+        processor: Callable[[datetime], Any] | None = (
+            UTCDateTime().dialect_impl(dialect).bind_processor(dialect)
+        )
+        self._time = processor or (lambda moment: moment)
 
     def join(self, connection: Any, batch: Sequence[Stored]) -> bool:
         """Commit the rows of ``batch`` on a DBAPI connection.
@@ -127,10 +127,11 @@ class Joining:
         try:
             if self._begin:
                 cursor.execute(self._begin)
-            versions = self._touch_studies(cursor, batch)
+            times = [self._time(stored.received_at) for stored in batch]
+            versions = self._touch_studies(cursor, batch, times)
             joined = versions is not None and all(
-                self._insert_into(cursor, versions[stored.identity.study_instance_uid], stored)
-                for stored in batch
+                self._insert_into(cursor, versions[stored.identity.study_instance_uid], stored, at)
+                for stored, at in zip(batch, times, strict=True)
             )
         finally:
             cursor.close()
@@ -140,12 +141,15 @@ class Joining:
             connection.rollback()
         return joined
 
-    def _touch_studies(self, cursor: Any, batch: Sequence[Stored]) -> dict[str, int] | None:
+    def _touch_studies(
+        self, cursor: Any, batch: Sequence[Stored], times: Sequence[Any]
+    ) -> dict[str, int] | None:
         """Restart the quiet periods once for each study; return the open versions, None when one lacks."""
-        latest = {stored.identity.study_instance_uid: stored.received_at for stored in batch}
+        studies = (stored.identity.study_instance_uid for stored in batch)
+        latest = dict(zip(studies, times, strict=True))
         versions = {}
         for study, at in latest.items():
-            values = {"study": study, "open_state": StudyState.RECEIVING.value, "at": self._time(at)}
+            values = {"study": study, "open_state": StudyState.RECEIVING.value, "at": at}
             cursor.execute(self._touch, values)
             version = cursor.fetchone()
             if version is None:
@@ -153,8 +157,8 @@ class Joining:
             versions[study] = version[0]
         return versions
 
-    def _insert_into(self, cursor: Any, version: int, stored: Stored) -> bool:
+    def _insert_into(self, cursor: Any, version: int, stored: Stored, at: Any) -> bool:
         values = instance_values(stored, version)
-        values["received_at"] = self._time(stored.received_at)
+        values["received_at"] = at
         cursor.execute(self._insert, values)
         return cursor.fetchone() is not None

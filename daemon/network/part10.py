@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import struct
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -26,16 +27,24 @@ def prefix(
     *, sop_class_uid: str, sop_instance_uid: str, transfer_syntax_uid: str, source_ae_title: str = ""
 ) -> bytes:
     """Return preamble, magic word and group 0002 in Explicit VR Little Endian."""
-    body = (
-        _VERSION_ELEMENT
-        + _element(0x0002, b"UI", sop_class_uid)
-        + _element(0x0003, b"UI", sop_instance_uid)
-        + _element(0x0010, b"UI", transfer_syntax_uid)
+    before, after = _around_instance(sop_class_uid, transfer_syntax_uid, source_ae_title)
+    body = before + _element(0x0003, b"UI", sop_instance_uid) + after
+    return b"\0" * 128 + MAGIC + struct.pack("<HH2sHL", 0x0002, 0x0000, b"UL", 4, len(body)) + body
+
+
+@lru_cache
+def _around_instance(
+    sop_class_uid: str, transfer_syntax_uid: str, source_ae_title: str
+) -> tuple[bytes, bytes]:
+    """Return the elements before and after the SOP Instance UID: a whole study shares them."""
+    before = _VERSION_ELEMENT + _element(0x0002, b"UI", sop_class_uid)
+    after = (
+        _element(0x0010, b"UI", transfer_syntax_uid)
         + _element(0x0012, b"UI", IMPLEMENTATION_CLASS_UID)
         + _element(0x0013, b"SH", IMPLEMENTATION_VERSION)
         + (_element(0x0016, b"AE", source_ae_title) if source_ae_title else b"")
     )
-    return b"\0" * 128 + MAGIC + struct.pack("<HH2sHL", 0x0002, 0x0000, b"UL", 4, len(body)) + body
+    return before, after
 
 
 def _element(element: int, vr: bytes, value: str) -> bytes:

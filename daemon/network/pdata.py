@@ -1,7 +1,8 @@
 """Cut the byte stream of an association into PDUs, in one buffer that is used over and over (PS3.8 9.3).
 
-P-DATA-TF is passed on while it arrives, as views of the buffer, so that an object of any size needs no memory
-of its own. Every other PDU is passed on whole.
+P-DATA-TF is passed on while it arrives, as views, so that an object of any size needs no memory of its own.
+Who takes the data can say where they are to lie: the socket then writes them there, and nobody copies them.
+Every other PDU is passed on whole.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ PDU_TYPES = frozenset(range(0x01, 0x08))
 HEADER = struct.Struct(">BBL")
 VALUE_HEADER = struct.Struct(">LBB")
 BUFFER_BYTES = 1 << 18
+READ_BYTES = 1 << 14
+"""What is read at once where a header comes next: it, a command, and the first attributes of a dataset."""
 _LENGTH = struct.Struct(">L")
 
 OnPDU = Callable[[bytes], None]
@@ -23,6 +26,12 @@ OnFragment = Callable[[int, int, memoryview, bool], None]
 
 The view is valid during the call only.
 """
+Place = Callable[[int], memoryview]
+"""Returns where the next data of the fragment are to lie, at most so many bytes; empty: anywhere.
+
+What then arrives there is handed over as all data are, before anything else.
+"""
+NOWHERE = memoryview(b"")
 
 
 class ProtocolError(ValueError):
@@ -36,24 +45,39 @@ class Framer:
     ----------
     maximum_pdu
         Longest P-DATA-TF that we announced, bytes; 0: no limit.
+    place
+        Where data are to lie; without it they lie in the buffer.
     """
 
-    def __init__(self, on_pdu: OnPDU, on_fragment: OnFragment, maximum_pdu: int = 0) -> None:
+    def __init__(
+        self,
+        on_pdu: OnPDU,
+        on_fragment: OnFragment,
+        maximum_pdu: int = 0,
+        place: Place = lambda _: NOWHERE,
+    ) -> None:
         self._on_pdu = on_pdu
         self._on_fragment = on_fragment
         self._maximum_pdu = maximum_pdu
+        self._place = place
         self._buffer = bytearray(BUFFER_BYTES)
         self._view = memoryview(self._buffer)
+        self._headers = self._view[: HEADER.size + VALUE_HEADER.size]
         self._filled = 0
+        self._placed = NOWHERE
         self._pdu_left = 0  # of the P-DATA-TF that is being read
         self._value_left = 0  # of the fragment that is being read
         self._context = 0
         self._control = 0
 
-    @property
-    def space(self) -> memoryview:
-        """Where the next bytes of the stream belong; never empty."""
-        return self._view[self._filled :]
+    def spaces(self) -> list[memoryview]:
+        """Return where the next bytes of the stream belong, in this order; the first is not empty."""
+        self._placed = self._place(self._value_left) if self._value_left else NOWHERE
+        if not self._placed:
+            return [self._view[self._filled : max(self._filled << 1, READ_BYTES)]]
+        if len(self._placed) < self._value_left:
+            return [self._placed]
+        return [self._placed, self._headers]
 
     @property
     def at_boundary(self) -> bool:
@@ -61,19 +85,32 @@ class Framer:
         return not (self._filled or self._pdu_left)
 
     def received(self, count: int) -> None:
-        """Take ``count`` bytes that were written into ``space``.
+        """Take ``count`` bytes that were written into ``spaces``.
 
         Raises
         ------
         ProtocolError
             The bytes are no PDUs: unknown type, too long, or values that do not fit into their PDU.
         """
+        if self._placed:
+            count = self._take_placed(count)
         end = self._filled + count
         at = self._consume(end)
         left = end - at
         if left and at:
             self._buffer[:left] = self._buffer[at:end]
         self._filled = left
+
+    def _take_placed(self, count: int) -> int:
+        """Hand over what lies where it was asked for; return how much came behind it."""
+        data, self._placed = self._placed[:count], NOWHERE
+        self._hand_over(data)
+        return count - len(data)
+
+    def _hand_over(self, data: memoryview) -> None:
+        self._value_left -= len(data)
+        self._pdu_left -= len(data)
+        self._on_fragment(self._context, self._control, data, not self._value_left)
 
     def _consume(self, end: int) -> int:
         """Work through the buffer up to ``end``; return where the unfinished rest begins."""
@@ -83,11 +120,7 @@ class Framer:
                 taken = min(self._value_left, end - at)
                 if not taken:
                     return at
-                self._value_left -= taken
-                self._pdu_left -= taken
-                self._on_fragment(
-                    self._context, self._control, self._view[at : at + taken], not self._value_left
-                )
+                self._hand_over(self._view[at : at + taken])
                 at += taken
             elif self._pdu_left:
                 if end - at < VALUE_HEADER.size:

@@ -32,7 +32,7 @@ from voxtrial.daemon.network.negotiation import (
     is_remembered,
     known_request,
 )
-from voxtrial.daemon.network.pdata import Framer, ProtocolError
+from voxtrial.daemon.network.pdata import NOWHERE, Framer, ProtocolError
 from voxtrial.daemon.network.service import Service
 
 LOGGER = logging.getLogger(__name__)
@@ -66,7 +66,7 @@ class EventDrivenDUL(DULServiceProvider):
         self.event_queue = RingingQueue(self._bell.ring)
         self.to_provider_queue = RingingQueue(self._bell.ring)
         self.to_user_queue = RingingQueue(association.bell.set)
-        self._framer = Framer(self._on_pdu, self._on_fragment, association.ae.maximum_pdu_size)
+        self._framer = Framer(self._on_pdu, self._on_fragment, association.ae.maximum_pdu_size, self._place)
 
     def kill_dul(self) -> None:
         """Stop the reactor."""
@@ -169,8 +169,12 @@ class EventDrivenDUL(DULServiceProvider):
 
     def _read(self, connection: socket.socket, flags: int) -> bool:
         """Read once; return whether there was something."""
+        spaces = self._framer.spaces()
         try:
-            count = connection.recv_into(self._framer.space, 0, flags)
+            if isinstance(connection, ssl.SSLSocket):
+                count = connection.recv_into(spaces[0])
+            else:
+                count = connection.recvmsg_into(spaces, 0, flags)[0]
         except (ssl.SSLWantReadError, BlockingIOError):
             return False
         except OSError:
@@ -216,6 +220,9 @@ class EventDrivenDUL(DULServiceProvider):
         if self.service is None:
             self.service = self._association.new_service()
         self.service.on_fragment(context_id, control, data, ends)
+
+    def _place(self, count: int) -> memoryview:
+        return NOWHERE if self.service is None else self.service.place(count)
 
     def forward(self, context_id: int, control: int, data: bytes) -> None:
         """Hand a value to pynetdicom's DIMSE provider."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.uid import (
@@ -53,14 +53,28 @@ SHORT_VRS = frozenset(
     }
 )
 _UID = re.compile(r"[0-9]+(\.[0-9]+)*", re.ASCII)
+_UIDS = ("sop_class_uid", "sop_instance_uid", "study_instance_uid", "series_instance_uid")
+_LIMITS = {"modality": 16, "study_date": 8, "study_description": 255}
+_LIMIT = 64
 
 
 class Malformed(ValueError):
     """The bytes are no dataset in the transfer syntax that was negotiated."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Identity:
+class _Headers:
+    """Element headers in one byte order."""
+
+    def __init__(self, order: str) -> None:
+        self.explicit = struct.Struct(f"{order}HH2sH").unpack_from
+        self.implicit = struct.Struct(f"{order}HHL").unpack_from
+        self.length = struct.Struct(f"{order}L").unpack_from
+
+
+_LITTLE_ENDIAN, _BIG_ENDIAN = _Headers("<"), _Headers(">")
+
+
+class Identity(NamedTuple):
     """What a row needs to know of an object; texts are decoded, cut to their column, and free of NUL."""
 
     sop_class_uid: str
@@ -93,11 +107,8 @@ class Scanner:
     """
 
     def __init__(self, transfer_syntax_uid: str) -> None:
-        big_endian = transfer_syntax_uid == ExplicitVRBigEndian
+        self._headers = _BIG_ENDIAN if transfer_syntax_uid == ExplicitVRBigEndian else _LITTLE_ENDIAN
         self._implicit = [transfer_syntax_uid == ImplicitVRLittleEndian]  # one entry for each open level
-        self._tag = struct.Struct(">HH" if big_endian else "<HH").unpack_from
-        self._u16 = struct.Struct(">H" if big_endian else "<H").unpack_from
-        self._u32 = struct.Struct(">L" if big_endian else "<L").unpack_from
         deflated = transfer_syntax_uid == DeflatedExplicitVRLittleEndian
         self._inflater = zlib.decompressobj(-zlib.MAX_WBITS) if deflated else None
         self._skip = 0
@@ -140,11 +151,10 @@ class Scanner:
         if self._inflater is not None and not self._inflater.eof:
             raise Malformed("the deflated dataset ends early")
         values = self.seen()
-        for name in ("sop_class_uid", "sop_instance_uid", "study_instance_uid", "series_instance_uid"):
+        for name in _UIDS:
             if not is_uid(values[name]):
                 raise Malformed(f"{name} {values[name][:64]!r} is not a UID")
-        limits = {"modality": 16, "study_date": 8, "study_description": 255}
-        return Identity(**{name: value[: limits.get(name, 64)] for name, value in values.items()})
+        return Identity(**{name: value[: _LIMITS.get(name, _LIMIT)] for name, value in values.items()})
 
     def _text(self, tag: int) -> str:
         raw = self._values.get(tag, b"")
@@ -159,7 +169,11 @@ class Scanner:
         return text.strip(" \0").replace("\0", "")
 
     def _walk(self, data: bytes | memoryview) -> None:
-        rest = memoryview(data)
+        if self._skip >= len(data):  # inside a long value
+            self._skip -= len(data)
+            return
+        rest = memoryview(data)[self._skip :]
+        self._skip = 0
         while self._carry and rest:
             joined = self._carry + rest[:JOINED]
             rest, self._carry = rest[JOINED:], b""
@@ -172,34 +186,40 @@ class Scanner:
 
     def _step(self, data: bytes | memoryview) -> None:
         """Walk from the start of an element; leave what to skip or what to carry."""
-        tag_at, u16_at, u32_at = self._tag, self._u16, self._u32
+        explicit_at, implicit_at, length_at = (
+            self._headers.explicit,
+            self._headers.implicit,
+            self._headers.length,
+        )
+        implicit = self._implicit[-1]
         at, end = 0, len(data)
         while end - at >= 8:
-            group, element = tag_at(data, at)
+            value = at + 8
+            vr = b""
+            if implicit:
+                group, element, length = implicit_at(data, at)
+            else:
+                group, element, vr, length = explicit_at(data, at)
+                if vr not in SHORT_VRS and group != 0xFFFE:
+                    if vr not in LONG_VRS:
+                        raise Malformed(f"element {group:04X}{element:04X} has no value representation")
+                    value = at + 12
+                    if end < value:
+                        break
+                    length = length_at(data, at + 8)[0]
             tag = group << 16 | element
-            if group == 0xFFFE:
-                length, value = u32_at(data, at + 4)[0], at + 8
+            if group == 0xFFFE:  # items have no value representation
+                length = length_at(data, at + 4)[0]
                 if tag in (ITEM_END, SEQUENCE_END):
                     self._close(tag, length)
-                    at = value
+                    implicit, at = self._implicit[-1], value
                     continue
                 if tag != ITEM or len(self._implicit) == 1:
                     raise Malformed(f"tag {tag:08X} outside a sequence")
-            elif self._implicit[-1]:
-                length, value = u32_at(data, at + 4)[0], at + 8
-            else:
-                vr = bytes(data[at + 4 : at + 6])
-                if vr in SHORT_VRS:
-                    length, value = u16_at(data, at + 6)[0], at + 8
-                elif vr in LONG_VRS:
-                    if end - at < 12:
-                        break
-                    length, value = u32_at(data, at + 8)[0], at + 12
-                else:
-                    raise Malformed(f"element {tag:08X} has no value representation")
             if length == UNDEFINED:
                 # PS3.5 6.2.2: the content of UN of undefined length is implicit VR
-                self._open(implicit=self._implicit[-1] or (group != 0xFFFE and vr == b"UN"))
+                implicit = implicit or vr == b"UN"
+                self._open(implicit=implicit)
                 at = value
                 continue
             if tag <= LAST_KEPT and tag in KEPT and len(self._implicit) == 1:

@@ -22,7 +22,7 @@ from voxtrial.daemon.network.command import (
 )
 from voxtrial.daemon.network.intake import Answer, Intake, Offer, Reception
 from voxtrial.daemon.network.ledger import Origin
-from voxtrial.daemon.network.pdata import ProtocolError
+from voxtrial.daemon.network.pdata import NOWHERE, ProtocolError
 from voxtrial.daemon.network.status import StoreStatus
 
 MAXIMUM_COMMAND = 1 << 16
@@ -88,6 +88,10 @@ class Service:
                 self._answer_store(self._store)
         else:
             self._hand_on(context_id, LAST if last else 0, bytes(data))
+
+    def place(self, count: int) -> memoryview:
+        """Return where up to ``count`` bytes of the dataset that is being received are to lie."""
+        return NOWHERE if self._store is None else self._store.reception.place(count)
 
     def end(self) -> None:
         """Drop the object that was being received: the association is over."""

@@ -23,6 +23,8 @@ COPY_BYTES = 1 << 20
 BUFFER_BYTES = 1 << 20
 """A part is written in pieces of this size; all but multi-frame objects are one piece."""
 KEPT_BUFFERS = 16
+HASH_BYTES = 1 << 18
+"""A part is hashed in pieces of about this size, which the processor's cache still holds."""
 BLOCK_BYTES = 4096
 """Direct writes begin and end at multiples of this."""
 
@@ -64,14 +66,17 @@ class Spool:
         self.quarantine = data / "quarantine"
         self.durability = durability
         self.watermark_bytes = watermark_bytes
+        # Paths are text where every instance passes: building a Path costs as much as linking a file
+        self._root, self._below = os.fspath(self.root), f"{data}/"
+        self._parts = f"{self.incoming}/{os.getpid()}"
         self._numbers = itertools.count()
         self._made: set[str] = set()
-        self._buffers: list[mmap.mmap] = []
+        self._buffers: list[memoryview] = []
         for folder in (self.incoming, self.quarantine):
             folder.mkdir(parents=True, exist_ok=True)
 
-    def begin(self) -> Part:
-        """Open a new part.
+    def begin(self, prefix: bytes = b"") -> Part:
+        """Open a new part, which begins with ``prefix``.
 
         Raises
         ------
@@ -86,48 +91,50 @@ class Spool:
             if free < self.watermark_bytes:
                 raise DiskFull(errno.ENOSPC, f"{free >> 20} MiB free, below the watermark")
         while True:
-            path = f"{self.incoming}/{os.getpid()}-{next(self._numbers)}.part"
+            path = f"{self._parts}-{next(self._numbers)}.part"
             try:
-                return Part(self, path)
+                return Part(self, path, prefix)
             except FileExistsError:
                 continue  # left by a process of the same number that was killed
 
-    def take_buffer(self) -> mmap.mmap:
+    def take_buffer(self) -> memoryview:
         """Return a buffer of ``BUFFER_BYTES`` for one part; its pages are touched already, if it was used."""
         try:
             return self._buffers.pop()
         except IndexError:
-            return mmap.mmap(-1, BUFFER_BYTES)
+            return memoryview(mmap.mmap(-1, BUFFER_BYTES))
 
-    def give_buffer(self, buffer: mmap.mmap) -> None:
+    def give_buffer(self, buffer: memoryview) -> None:
         """Take a buffer back."""
         if len(self._buffers) < KEPT_BUFFERS:
             self._buffers.append(buffer)
 
-    def final_path(self, identity: Identity) -> Path:
+    def final_path(self, identity: Identity) -> str:
         """Return where the object of ``identity``, whose UIDs have been validated, lies."""
-        study, series, instance = (
-            identity.study_instance_uid,
-            identity.series_instance_uid,
-            identity.sop_instance_uid,
+        return (
+            f"{self._root}/{identity.study_instance_uid}/{identity.series_instance_uid}"
+            f"/{identity.sop_instance_uid}.dcm"
         )
-        return Path(f"{self.root}/{study}/{series}/{instance}.dcm")
 
-    def relative(self, path: Path) -> str:
+    def relative(self, path: str | Path) -> str:
         """Return ``path`` below the data folder, as rows keep it."""
-        return os.fspath(path).removeprefix(f"{self.data}/")
+        return os.fspath(path).removeprefix(self._below)
 
-    def make_series_folder(self, folder: Path) -> None:
+    def make_series_folder(self, folder: str) -> None:
         """Make the folder of a series; its name is durable when the durability says so."""
-        if str(folder) in self._made:
+        if folder in self._made:
             return
-        folder.mkdir(parents=True, exist_ok=True)
+        Path(folder).mkdir(parents=True, exist_ok=True)
         if self.durability is Durability.FILE_AND_DIRECTORY:
-            for parent in (folder.parent, self.root):
+            for parent in (Path(folder).parent, self.root):
                 sync_folder(parent)
         if len(self._made) > 4096:
             self._made.clear()
-        self._made.add(str(folder))
+        self._made.add(folder)
+
+    def forget_series_folder(self, folder: str) -> None:
+        """Make the folder again when it is needed: somebody has removed it."""
+        self._made.discard(folder)
 
 
 class Part:
@@ -137,14 +144,23 @@ class Part:
     time than the rest of the way to the disk.
     """
 
-    def __init__(self, spool: Spool, path: str) -> None:
+    def __init__(self, spool: Spool, path: str, prefix: bytes) -> None:
         self.spool = spool
         self.path = path
         self._direct = spool.durability is not Durability.NONE
         self._fd = _create(path, direct=self._direct)
         fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         self._buffer = spool.take_buffer()
-        self._filled = 0
+        self._buffer[: len(prefix)] = prefix
+        self._filled = self._hashed = len(prefix)
+        self._digest = hashlib.sha256()
+        self._is_placed = False
+
+    def place(self, count: int) -> memoryview:
+        """Return where up to ``count`` bytes are to lie that ``write`` takes next; empty: anywhere."""
+        place = self._buffer[self._filled : self._filled + count]
+        self._is_placed = bool(place)
+        return place
 
     def write(self, data: bytes | memoryview) -> None:
         """Take ``data``; it goes to the disk with the piece that it belongs to.
@@ -155,25 +171,40 @@ class Part:
             The disk is full or broken.
         """
         end = self._filled + len(data)
+        if self._is_placed:
+            self._is_placed = False
+            self._take(end)
+            return
         if end > BUFFER_BYTES:
             data = memoryview(data)
             while end > BUFFER_BYTES:
                 room = BUFFER_BYTES - self._filled
                 self._buffer[self._filled :] = data[:room]
-                self._write_out(BUFFER_BYTES)
+                self._filled = BUFFER_BYTES
+                self._write_out()
                 data, end = data[room:], len(data) - room
         self._buffer[self._filled : end] = data
-        self._filled = end
+        self._take(end)
 
-    def _write_out(self, count: int) -> None:
+    def _take(self, end: int) -> None:
+        self._filled = end
+        if end - self._hashed >= HASH_BYTES:
+            self._hash()
+
+    def _hash(self) -> None:
+        self._digest.update(self._buffer[self._hashed : self._filled])
+        self._hashed = self._filled
+
+    def _write_out(self) -> None:
         """Write the buffer: whole blocks past the cache, and the end of the last block through it."""
-        with memoryview(self._buffer) as view:
-            end = count - count % BLOCK_BYTES if self._direct else count
-            self._write_all(view[:end])
-            if end < count:
-                self._go_through_cache()
-                self._write_all(view[end:count])
-        self._filled = 0
+        self._hash()
+        count = self._filled
+        end = count - count % BLOCK_BYTES if self._direct else count
+        self._write_all(self._buffer[:end])
+        if end < count:
+            self._go_through_cache()
+            self._write_all(self._buffer[end:count])
+        self._filled = self._hashed = 0
 
     def _write_all(self, data: memoryview) -> None:
         """Write ``data``; a short write is followed by another, so that the reason shows."""
@@ -192,15 +223,19 @@ class Part:
             data = data[written:]
 
     def _go_through_cache(self) -> None:
-        flags = fcntl.fcntl(self._fd, fcntl.F_GETFL)
-        fcntl.fcntl(self._fd, fcntl.F_SETFL, flags & ~os.O_DIRECT)
+        fcntl.fcntl(self._fd, fcntl.F_SETFL, 0)  # of the flags that can be changed we set no other
         self._direct = False
+
+    def digest(self) -> str:
+        """Return the SHA-256 of what came after the prefix."""
+        self._hash()
+        return self._digest.hexdigest()
 
     def _finish(self) -> None:
         if self._filled:
-            self._write_out(self._filled)
+            self._write_out()
 
-    def keep(self, final: Path) -> None:
+    def keep(self, final: str) -> None:
         """Give the part its final name and wait for the disk.
 
         Raises
@@ -218,24 +253,25 @@ class Part:
             self.close()
         os.unlink(self.path)  # noqa: PTH108 - on the path of every instance
 
-    def _link(self, final: Path) -> None:
-        self.spool.make_series_folder(final.parent)
+    def _link(self, final: str) -> None:
+        folder = os.path.dirname(final)  # noqa: PTH120 - see Spool
+        self.spool.make_series_folder(folder)
         try:
             os.link(self.path, final)
-        except FileNotFoundError:  # the folder was removed since it was made
-            self.spool._made.discard(str(final.parent))
-            self.spool.make_series_folder(final.parent)
+        except FileNotFoundError:
+            self.spool.forget_series_folder(folder)
+            self.spool.make_series_folder(folder)
             os.link(self.path, final)
 
-    def _sync(self, final: Path) -> None:
+    def _sync(self, final: str) -> None:
         if self.spool.durability is Durability.NONE:
             return
         try:
             os.fsync(self._fd)
             if self.spool.durability is Durability.FILE_AND_DIRECTORY:
-                sync_folder(final.parent)
+                sync_folder(Path(final).parent)
         except OSError:
-            final.unlink(missing_ok=True)
+            Path(final).unlink(missing_ok=True)
             raise
 
     def close(self) -> None:

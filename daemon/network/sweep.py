@@ -24,7 +24,7 @@ from voxtrial.daemon.network.ledger import Ledger, Origin, Outcome, Stored
 from voxtrial.daemon.network.scan import Identity, Malformed, Scanner, is_uid
 from voxtrial.daemon.network.spool import COPY_BYTES, Spool
 from voxtrial.db.base import utc_now
-from voxtrial.db.studies import Instance
+from voxtrial.db.studies import Instance, StudyVersion
 
 LOGGER = logging.getLogger(__name__)
 MARGIN_SECONDS = 60.0
@@ -81,11 +81,13 @@ def _changed_series(root: Path, since: float) -> Iterator[Path]:
 
 
 def _without_row(folder: Path, engine: Engine) -> list[Path]:
-    series = folder.name
+    study, series = folder.parent.name, folder.name
     with engine.connect().execution_options(read_only=True) as connection:
         known = set(
             connection.scalars(
-                select(Instance.sop_instance_uid).where(Instance.series_instance_uid == series)
+                select(Instance.sop_instance_uid)
+                .join(StudyVersion)
+                .where(StudyVersion.study_instance_uid == study, Instance.series_instance_uid == series)
             )
         )
     return [path for path in sorted(folder.glob("*.dcm")) if path.stem not in known]
@@ -98,7 +100,7 @@ def _adopt(path: Path, spool: Spool, ledger: Ledger) -> bool:
     except (InvalidDicomError, Malformed) as error:
         _quarantine(path, spool, ledger, str(error))
         return False
-    if spool.final_path(identity) != path:
+    if spool.final_path(identity) != str(path):
         _quarantine(path, spool, ledger, f"its UIDs do not belong to {spool.relative(path)}")
         return False
     outcome = ledger.record(

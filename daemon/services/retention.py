@@ -70,9 +70,10 @@ class Retention:
             )
             if session.scalar(still) is None:
                 return False
+            versions = select(StudyVersion.id).where(StudyVersion.study_instance_uid == study_instance_uid)
             instances = session.scalars(
                 select(Instance)
-                .where(Instance.study_instance_uid == study_instance_uid, Instance.deleted_at.is_(None))
+                .where(Instance.study_version_id.in_(versions), Instance.deleted_at.is_(None))
                 .with_for_update()
             ).all()
             for instance in instances:
@@ -105,8 +106,10 @@ def _deletable(protected_models: set[str], until: datetime) -> Select[str]:
         .join(delivery, delivery.result_object_id == ResultObject.id)
         .where(delivery.state.not_in(FINISHED_DELIVERIES))
     )
-    on_disk = select(Instance.id).where(
-        Instance.study_instance_uid == StudyVersion.study_instance_uid, Instance.deleted_at.is_(None)
+    on_disk = (
+        select(Instance.id)
+        .join(version, version.id == Instance.study_version_id)
+        .where(same_study, Instance.deleted_at.is_(None))
     )
     last = func.max(StudyVersion.last_instance_at)
     against = (unfinished_version, unfinished_job, protected, unconfirmed)

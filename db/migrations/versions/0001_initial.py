@@ -145,9 +145,7 @@ def upgrade() -> None:
         ),
     )
     op.create_index("ix_study_versions_patient_id", "study_versions", ["patient_id"])
-    op.create_index(
-        "ix_study_versions_state_last_instance_at", "study_versions", ["state", "last_instance_at"]
-    )
+    op.create_index("ix_study_versions_state_id", "study_versions", ["state", "id"])
     op.create_index(
         "uq_study_versions_receiving",
         "study_versions",
@@ -178,8 +176,6 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name="pk_instances"),
         sa.UniqueConstraint("sop_instance_uid", name="uq_instances_sop_instance_uid"),
     )
-    op.create_index("ix_instances_series_instance_uid", "instances", ["series_instance_uid"])
-    op.create_index("ix_instances_study_instance_uid", "instances", ["study_instance_uid"])
     op.create_index("ix_instances_study_version_id", "instances", ["study_version_id"])
     op.create_table(
         "offers",

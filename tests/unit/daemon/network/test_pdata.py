@@ -10,22 +10,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from voxtrial.daemon.network import command
-from voxtrial.daemon.network.pdata import BUFFER_BYTES, Framer, ProtocolError
+from voxtrial.daemon.network.pdata import BUFFER_BYTES, READ_BYTES, Framer, ProtocolError
 
 MAXIMUM_PDU = 1000
 
 
 class Collected:
-    """What a framer made of a stream."""
+    """What a framer made of a stream; with ``room``, data are placed into as many bytes at a time."""
 
-    def __init__(self, maximum_pdu: int = MAXIMUM_PDU) -> None:
+    def __init__(self, maximum_pdu: int = MAXIMUM_PDU, room: int = 0) -> None:
         self.pdus: list[bytes] = []
         self.fragments: list[tuple[int, int, bytes]] = []
+        self.placed = 0
         self._open = b""
-        self.framer = Framer(self.pdus.append, self._fragment, maximum_pdu)
+        self._place = bytearray(room)
+        self.framer = Framer(
+            self.pdus.append, self._fragment, maximum_pdu, lambda count: memoryview(self._place)[:count]
+        )
 
     def _fragment(self, context: int, control: int, data: memoryview, ends: bool) -> None:
         self._open += bytes(data)
+        self.placed += len(data) if data.obj is self._place else 0
         if ends:
             self.fragments.append((context, control, self._open))
             self._open = b""
@@ -33,11 +38,18 @@ class Collected:
     def feed(self, stream: bytes, piece: int) -> None:
         at = 0
         while at < len(stream):
-            space = self.framer.space
-            taken = min(piece, len(space), len(stream) - at)
-            space[:taken] = stream[at : at + taken]
-            self.framer.received(taken)
-            at += taken
+            came = stream[at : at + piece]
+            at += self.receive(came)
+
+    def receive(self, came: bytes) -> int:
+        """Fill the framer's spaces as a socket does, and return how much of ``came`` fitted."""
+        begin = 0
+        for space in self.framer.spaces():
+            taken = min(len(space), len(came) - begin)
+            space[:taken] = came[begin : begin + taken]
+            begin += taken
+        self.framer.received(begin)
+        return begin
 
 
 fragments = st.tuples(st.sampled_from([1, 3, 255]), st.integers(0, 3), st.binary(max_size=300))
@@ -47,9 +59,9 @@ pdus = st.one_of(
 )
 
 
-@given(st.lists(pdus, max_size=12), st.integers(1, 2000))
-def test_a_stream_is_cut_alike_in_pieces_of_any_size(
-    messages: list[list[tuple[int, int, bytes]] | tuple[int, bytes]], piece: int
+@given(st.lists(pdus, max_size=12), st.integers(1, 2000), st.integers(0, 400))
+def test_a_stream_is_cut_alike_in_pieces_of_any_size_wherever_its_data_are_placed(
+    messages: list[list[tuple[int, int, bytes]] | tuple[int, bytes]], piece: int, room: int
 ) -> None:
     stream, expected_fragments, expected_pdus = b"", [], []
     for message in messages:
@@ -59,21 +71,21 @@ def test_a_stream_is_cut_alike_in_pieces_of_any_size(
         else:
             expected_fragments += message
             stream += wire.pdu(4, b"".join(wire.pdv(*fragment) for fragment in message))
-    collected = Collected()
+    collected = Collected(room=room)
     collected.feed(stream, piece)
     assert collected.fragments == expected_fragments
     assert collected.pdus == expected_pdus
     assert collected.framer.at_boundary
 
 
-@given(st.binary(max_size=3000), st.integers(1, 700))
-def test_garbage_is_a_protocol_error_or_harmless(stream: bytes, piece: int) -> None:
-    collected = Collected()
+@given(st.binary(max_size=3000), st.integers(1, 700), st.integers(0, 400))
+def test_garbage_is_a_protocol_error_or_harmless(stream: bytes, piece: int, room: int) -> None:
+    collected = Collected(room=room)
     try:
         collected.feed(stream, piece)
     except ProtocolError:
         return
-    assert len(collected.framer.space) > 0
+    assert len(collected.framer.spaces()[0]) > 0
 
 
 @given(st.data())
@@ -82,7 +94,7 @@ def test_a_damaged_stream_is_a_protocol_error_or_harmless(data: st.DataObject) -
     stream = bytearray(whole)
     for _ in range(data.draw(st.integers(1, 5))):
         stream[data.draw(st.integers(0, len(stream) - 1))] = data.draw(st.integers(0, 255))
-    collected = Collected()
+    collected = Collected(room=data.draw(st.integers(0, 300)))
     try:
         collected.feed(bytes(stream), data.draw(st.integers(1, 400)))
     except ProtocolError:
@@ -114,6 +126,17 @@ def test_without_a_limit_a_value_of_any_size_passes_through_one_buffer() -> None
     data = bytes(range(256)) * 8192  # 2 MiB, eight times the buffer
     collected.feed(wire.pdu(4, wire.pdv(5, 2, data)), 100_000)
     assert collected.fragments == [(5, 2, data)]
+
+
+def test_data_lie_where_they_were_asked_for_but_for_the_first_of_a_message() -> None:
+    """What is read together with a command is in the framer's buffer; the rest is never copied."""
+    collected = Collected(maximum_pdu=0, room=1 << 20)
+    data = bytes(range(256)) * 2048
+    stream = wire.pdu(4, wire.pdv(1, 3, b"c" * 100))
+    stream += wire.pdu(4, wire.pdv(1, 0, data[:131_060])) + wire.pdu(4, wire.pdv(1, 2, data[131_060:]))
+    collected.feed(stream, len(stream))
+    assert collected.fragments == [(1, 3, b"c" * 100), (1, 0, data[:131_060]), (1, 2, data[131_060:])]
+    assert collected.placed == len(stream) - READ_BYTES - 12  # the header of the second PDU of data
 
 
 @given(st.binary(max_size=200))

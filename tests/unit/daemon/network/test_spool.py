@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import random
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from voxtrial.daemon.network.spool import BLOCK_BYTES, BUFFER_BYTES, Durability, Part, Spool
 
@@ -30,7 +33,7 @@ def stored(spool: Spool, data: bytes, piece: int) -> bytes:
     for at in range(0, len(data), piece):
         part.write(data[at : at + piece])
     final = spool.root / "study" / "series" / f"{len(list(spool.root.rglob('*.dcm')))}.dcm"
-    part.keep(final)
+    part.keep(str(final))
     assert list(spool.incoming.iterdir()) == []
     return final.read_bytes()
 
@@ -46,6 +49,33 @@ def test_the_file_holds_what_was_written(tmp_path: Path, durability: Durability,
 def test_a_piece_longer_than_the_buffer_is_written_whole(tmp_path: Path) -> None:
     data = random.Random(1).randbytes(3 * BUFFER_BYTES + 1)
     assert stored(Spool(tmp_path), data, len(data)) == data
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.one_of(st.integers(0, 5_000), st.integers(0, BUFFER_BYTES + 9))),
+        max_size=9,
+    ),
+    st.binary(max_size=400),
+)
+def test_pieces_that_lie_in_their_place_and_others_make_one_file(
+    tmp_path: Path, pieces: list[tuple[bool, int]], prefix: bytes
+) -> None:
+    spool = Spool(tmp_path, Durability.NONE)
+    part, expected = spool.begin(prefix), b""
+    for in_place, size in pieces:
+        data: bytes | memoryview = random.Random(size).randbytes(size)
+        place = part.place(size) if in_place else memoryview(b"")
+        if place:  # less than asked for where the buffer ends
+            place[:] = data = data[: len(place)]
+        part.write(place or data)
+        expected += data
+    sha256 = part.digest()
+    final = spool.root / "study" / "series" / f"{len(list(spool.root.rglob('*.dcm')))}.dcm"
+    part.keep(str(final))
+    assert final.read_bytes() == prefix + expected
+    assert sha256 == hashlib.sha256(expected).hexdigest()
 
 
 def test_a_buffer_that_is_used_again_leaves_nothing_of_the_last_object(tmp_path: Path) -> None:
@@ -114,5 +144,5 @@ def test_parts_at_the_same_time_have_buffers_of_their_own(tmp_path: Path) -> Non
         part.write(data)
     for number, (part, data) in enumerate(parts):
         final = spool.root / "study" / "series" / f"{number}.dcm"
-        part.keep(final)
+        part.keep(str(final))
         assert final.read_bytes() == data
