@@ -9,7 +9,6 @@ state machine. The private names that this leans on are pinned with the version 
 from __future__ import annotations
 
 import logging
-import queue
 import select
 import socket
 import ssl
@@ -117,13 +116,10 @@ class EventDrivenDUL(DULServiceProvider):
     def _run_events(self) -> bool:
         """Let the state machine act on every event; return whether there was one."""
         acted = False
-        while True:
-            try:
-                event = self.event_queue.get(block=False)
-            except queue.Empty:
-                return acted
-            self.state_machine.do_action(event)
+        while self.event_queue.queue:  # only this thread takes from it
+            self.state_machine.do_action(self.event_queue.get(block=False))
             acted = True
+        return acted
 
     def _watch(self) -> None:
         assert self.socket is not None

@@ -3,13 +3,13 @@
 The sender is always DCMTK's storescu with ``TCP_NODELAY=1`` on both sides, but for the rows that measure
 senders with Nagle's algorithm. Receivers take turns within each round. Voxtrial and Orthanc (default) wait
 for the disk before they answer, storescp and stock pynetdicom never do. Voxtrial hashes every object and
-commits its row.
+commits its row; so does the floor, a program in C that does nothing else and shows what these duties cost in
+any language (where there is a C compiler).
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import os
 import shutil
 import statistics
@@ -17,34 +17,25 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 import numpy as np
 import peers
 import phantoms
-from ingest_peers import Receiver, orthanc, stock_pynetdicom, storescp, voxtrial
+from ingest_peers import Receiver, floor, has_compiler, orthanc, stock_pynetdicom, storescp, voxtrial
 from pydicom.filereader import dcmread
 from pydicom.uid import (
-    CTImageStorage,
     EnhancedCTImageStorage,
-    ExplicitVRLittleEndian,
     MRImageStorage,
     generate_uid,
 )
 from reporting import Bench
 from wire import Wire
-
-from voxtrial.daemon.network.ledger import Ledger, Origin, Stored
-from voxtrial.daemon.network.scan import Identity
-from voxtrial.db.base import utc_now
-from voxtrial.db.engine import connect
-from voxtrial.db.migrate import upgrade
 
 TITLE = "VOXTRIAL"
 CORES = os.cpu_count() or 1
@@ -143,15 +134,22 @@ def ratio(measured: dict[str, Measured], ours: str, theirs: str, what: str = "se
     return statistics.median(a / b for a, b in pairs)
 
 
-def row(bench: Bench, name: str, measured: dict[str, Measured], peer: str, target: float | None) -> None:
+def row(
+    bench: Bench,
+    name: str,
+    measured: dict[str, Measured],
+    peer: str,
+    target: float | None,
+    of: str = "voxtrial",
+) -> None:
     bench.add(
         name,
-        statistics.median(measured["voxtrial"].seconds) * 1000,
+        statistics.median(measured[of].seconds) * 1000,
         "ms/instance",
         peer=peer,
         peer_value=statistics.median(measured[peer].seconds) * 1000,
         target=target,
-        ratio=ratio(measured, "voxtrial", peer),
+        ratio=ratio(measured, of, peer),
     )
 
 
@@ -195,7 +193,6 @@ def measure(root: Path, outgoing: Path, rounds: int, instances: int) -> None:
     ds.save_as(small)
     ct, mr = Corpus.of(ct_file, outgoing / "ct"), Corpus.of(small, outgoing / "mr")
 
-    duty = duties(bench, root / "duties", ct.template)
     with ExitStack() as stack:
         ours = stack.enter_context(voxtrial(root / "voxtrial"))
         plain = stack.enter_context(storescp(root / "storescp"))
@@ -205,7 +202,8 @@ def measure(root: Path, outgoing: Path, rounds: int, instances: int) -> None:
         stock = stack.enter_context(stock_pynetdicom(root / "stock"))
         undurable = stack.enter_context(voxtrial(root / "undurable", fsync="none"))
         undurable.name = "voxtrial, fsync none"
-        everyone = [ours, undurable, plain, fork, archive, stock]
+        lowest = [stack.enter_context(floor(root / "floor"))] if has_compiler() else []
+        everyone = [ours, undurable, plain, fork, *lowest, archive, stock]
 
         for senders in (1, 4, 8):
             load = contest(everyone, ct, instances=instances, senders=senders, rounds=rounds)
@@ -215,8 +213,9 @@ def measure(root: Path, outgoing: Path, rounds: int, instances: int) -> None:
             row(bench, label, load, "voxtrial, fsync none", None)
             row(bench, label, load, "storescp", None)
             row(bench, label, load, "pynetdicom", None)
-            if senders > 1:
-                with_duties(bench, label, load, duty)
+            for receiver in lowest:
+                row(bench, label, load, receiver.name, None)
+                row(bench, f"{label}, the floor in C", load, fork.name, None, of=receiver.name)
             bench.add(
                 f"{label}, receiver CPU",
                 statistics.median(load["voxtrial"].cpu) * 1000,
@@ -235,70 +234,6 @@ def measure(root: Path, outgoing: Path, rounds: int, instances: int) -> None:
         echoes(bench, ours, stock)
     big_object(bench, root)
     bench.finish()
-
-
-def duties(bench: Bench, folder: Path, dataset: bytes, count: int = 100) -> float:
-    """Return the CPU seconds that hash, fsync and row of one CT take in one thread, alone on a core."""
-    engine = connect(f"sqlite:///{folder / 'voxtrial.db'}")
-    upgrade(engine)
-    ledger = Ledger(engine)
-    files = [os.open(folder / f"{n}.dcm", os.O_CREAT | os.O_WRONLY) for n in range(count)]
-    for file in files:
-        os.write(file, dataset)
-    rows = [
-        Stored(
-            identity=Identity(
-                sop_class_uid=CTImageStorage,
-                sop_instance_uid=generate_uid(),
-                study_instance_uid="1.2.826.0.1.3680043.8.498.1",
-                series_instance_uid="1.2.826.0.1.3680043.8.498.2",
-            ),
-            transfer_syntax_uid=ExplicitVRLittleEndian,
-            path="spool/1.2.826.0.1.3680043.8.498.1/1.2.826.0.1.3680043.8.498.2/1.dcm",
-            size=len(dataset),
-            sha256="0" * 64,
-            origin=Origin(calling_ae="BENCH"),
-            received_at=utc_now(),
-        )
-        for _ in range(count)
-    ]
-    ledger.record(rows.pop())  # opens the study
-    total = 0.0
-    for name, items, work in (
-        ("SHA-256", [dataset] * count, hashlib.sha256),
-        ("fsync", files, os.fsync),
-        ("row", rows, ledger.record),
-    ):
-        seconds = cpu_of(work, items)
-        bench.add(f"what storescp does not do: {name} of a CT, CPU", seconds * 1000, "ms/instance")
-        total += seconds
-    for file in files:
-        os.close(file)
-    ledger.close()
-    engine.dispose()
-    return total
-
-
-def cpu_of(work: Callable[[Any], object], items: Sequence[object]) -> float:
-    """CPU seconds of this thread for one item."""
-    begin = time.thread_time()
-    for item in items:
-        work(item)
-    return (time.thread_time() - begin) / len(items)
-
-
-def with_duties(bench: Bench, label: str, load: dict[str, Measured], duty: float) -> None:
-    """Compare with storescp --fork as if it hashed, synced and kept rows, and never waited for it."""
-    fork = load["storescp --fork"].seconds
-    burdened = [seconds + duty / CORES for seconds in fork]
-    bench.add(
-        label,
-        statistics.median(load["voxtrial"].seconds) * 1000,
-        "ms/instance",
-        peer="storescp --fork + hash, fsync, row (computed)",
-        peer_value=statistics.median(burdened) * 1000,
-        ratio=statistics.median(a / b for a, b in zip(load["voxtrial"].seconds, burdened, strict=True)),
-    )
 
 
 def many_associations(bench: Bench, ours: Receiver, corpus: Corpus, associations: int) -> None:

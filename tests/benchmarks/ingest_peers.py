@@ -1,7 +1,9 @@
-"""The receivers that bench-ingest compares: Voxtrial, DCMTK's storescp, Orthanc, stock pynetdicom."""
+"""The receivers that bench-ingest compares: Voxtrial, storescp, Orthanc, stock pynetdicom, a floor in C."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -69,6 +71,22 @@ def storescp(folder: Path, *options: str, environment: dict[str, str] | None = N
 def orthanc(folder: Path) -> Iterator[Receiver]:
     with peers.orthanc(folder, options={"Plugins": []}) as peer:
         yield Receiver("orthanc", peer.dicom_port, peer.process.pid)
+
+
+def has_compiler() -> bool:
+    return shutil.which("cc") is not None
+
+
+@contextmanager
+def floor(folder: Path) -> Iterator[Receiver]:
+    """The duties of Voxtrial in C, and nothing else: see the source."""
+    folder.mkdir(parents=True)
+    program, source = folder / "ingest_floor", Path(__file__).with_name("ingest_floor.c")
+    libraries = ["-l:libcrypto.so.3", "-l:libsqlite3.so.0"]
+    subprocess.run(["cc", "-O2", "-pthread", "-o", program, source, *libraries], check=True)
+    port = peers.free_port()
+    with peers.program([program, str(port), folder], port=port) as process:
+        yield Receiver("floor in C", port, process.pid)
 
 
 STOCK = """
