@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from enum import Enum
 
-from sqlalchemy import Connection, Engine, select, update
+from sqlalchemy import Connection, Engine, Executable, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
@@ -22,7 +22,7 @@ from voxtrial.daemon.network.joining import (
     Joining,
     Origin,
     Stored,
-    instance_values,
+    statement_values,
 )
 from voxtrial.daemon.network.turn import Turn
 from voxtrial.db import audit
@@ -195,14 +195,12 @@ def _record(connection: Connection, stored: Stored) -> Outcome:
     identity = stored.identity
     if _may_be_own_result(stored) and _is_own_result(connection, identity.sop_instance_uid):
         return Outcome.OWN_RESULT
-    version = _touch(connection, stored)
-    if version is None:
+    if not _touch(connection, stored):
         known = _known(connection, stored)
         if known is not None:
             return known
-        version = _open_version(connection, stored)
-    values = instance_values(stored, version)
-    if connection.execute(INSERT_INSTANCE[connection.dialect.name], values).first() is not None:
+        _open_version(connection, stored)
+    if _changes_one(connection, INSERT_INSTANCE[connection.dialect.name], stored):
         return Outcome.NEW
     known = _known(connection, stored)
     assert known is not None  # the insert met it
@@ -220,10 +218,14 @@ def _is_own_result(connection: Connection, sop_instance_uid: str) -> bool:
     return connection.execute(query).first() is not None
 
 
-def _touch(connection: Connection, stored: Stored) -> int | None:
-    """Restart the quiet period of the open version; return its id, None when there is none."""
-    values = {"study": stored.identity.study_instance_uid, "at": stored.received_at}
-    return connection.execute(TOUCH, values).scalar()
+def _touch(connection: Connection, stored: Stored) -> bool:
+    """Restart the quiet period of the open version; return whether there is one."""
+    return _changes_one(connection, TOUCH, stored)
+
+
+def _changes_one(connection: Connection, statement: Executable, stored: Stored) -> bool:
+    counting = statement.execution_options(preserve_rowcount=True)
+    return connection.execute(counting, statement_values(stored)).rowcount == 1
 
 
 def _known(connection: Connection, stored: Stored) -> Outcome | None:
@@ -242,7 +244,7 @@ def _known(connection: Connection, stored: Stored) -> Outcome | None:
     return Outcome.SAME
 
 
-def _open_version(connection: Connection, stored: Stored) -> int:
+def _open_version(connection: Connection, stored: Stored) -> None:
     """Open version 1, or the successor of the last closed one; another process may be faster."""
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     identity, origin = stored.identity, stored.origin
@@ -273,8 +275,8 @@ def _open_version(connection: Connection, stored: Stored) -> int:
                 "last_instance_at": stored.received_at,
             },
         ).scalar()
-        if version is None and (open_version := _touch(connection, stored)) is not None:
-            return open_version
+        if version is None and _touch(connection, stored):
+            return
     connection.execute(
         insert(Event),
         {
@@ -285,4 +287,3 @@ def _open_version(connection: Connection, stored: Stored) -> int:
             "reason": f"late instance after version {last.version}" if last else "first instance",
         },
     )
-    return version
