@@ -10,7 +10,6 @@ from __future__ import annotations
 import re
 import struct
 import zlib
-from functools import lru_cache
 from typing import NamedTuple
 
 from pydicom.charset import convert_encodings, decode_bytes
@@ -90,7 +89,6 @@ class Identity(NamedTuple):
     study_description: str = ""
 
 
-@lru_cache(maxsize=1024)
 def is_uid(value: str) -> bool:
     """Return whether ``value`` is a UID: digits and dots, 64 characters at most (PS3.5 9.1).
 

@@ -12,6 +12,7 @@ from rows import LEASE, MONDAY, finished_jobs, instances_of_finished_jobs, job, 
 from sqlalchemy import Engine, event, select, text
 from sqlalchemy.orm import Session
 
+from voxtrial.daemon.network.joining import TOUCH
 from voxtrial.daemon.services.assembler import Assembler
 from voxtrial.daemon.settings import Settings
 from voxtrial.db import overview, queue
@@ -149,6 +150,15 @@ def test_assembler_reads_the_open_studies_and_the_instances_of_one(
     assert "ix_study_versions_state_id" in plan
     assert "ix_instances_study_version_id" in plan
     assert_no_scan(plan, "study_versions", "instances", "jobs", "result_objects", "deliveries")
+
+
+def test_an_instance_finds_its_study_in_the_index_of_open_versions(grown: Engine) -> None:
+    with sessions(grown).begin() as session:
+        study(session, uid="2.25.7").state = "RECEIVING"
+    analyse(grown)
+    plan = plans(grown, lambda session: session.execute(TOUCH, {"study": "2.25.7", "at": MONDAY}))
+    assert "uq_study_versions_receiving" in plan
+    assert_no_scan(plan, "study_versions")
 
 
 def test_claim_of_deliveries_reads_the_index_of_open_deliveries(grown: Engine) -> None:
