@@ -21,7 +21,7 @@ demo: $(VENV)/installed  ## phantoms through the whole way of the data; INPUT=fo
 	$(BIN)/voxtrial demo $(if $(OUT),--out "$(OUT)") $(if $(INPUT),--input "$(INPUT)")
 
 test: $(VENV)/developer  ## all tests but the nightly ones
-	$(BIN)/python -m pytest -m "not nightly" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not nightly" --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 check: $(VENV)/developer  ## lint, types, import contracts, documentation, packaging
 	$(BIN)/ruff check .
