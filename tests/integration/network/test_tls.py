@@ -7,7 +7,9 @@ import ssl
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import peers
+import phantoms
 import pytest
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
@@ -16,6 +18,7 @@ from wire import Wire
 from voxtrial.daemon.errors import Misconfigured, Retryable
 from voxtrial.daemon.network.scp import Listener
 from voxtrial.daemon.network.scu import Peer, echo, store
+from voxtrial.daemon.network.spool import dataset_digest
 from voxtrial.daemon.settings import TLS
 from voxtrial.db.audit import AuditRow
 from voxtrial.db.studies import Instance
@@ -45,6 +48,21 @@ def test_dcmtk_with_a_certificate_stores(
     peers.storescu(ct, secure.tls_port, "+tls", client.key, client.certificate, "+cf", client.ca)
     with Session(engine) as session:
         assert len(session.scalars(select(Instance)).all()) == len(ct)
+
+
+@pytest.mark.peer("dcmtk")
+def test_a_large_object_arrives_whole(
+    secure: Listener, engine: Engine, authority: Callable[[str, str], TLS], tmp_path: Path
+) -> None:
+    """Records of TLS hold 16 KiB and end anywhere in a PDU."""
+    client = authority("client", "hospital")
+    pixels = np.random.default_rng(6).integers(-1000, 1000, (1, 1500, 1500)).astype(np.int16)
+    (large,) = phantoms.ct_series(tmp_path / "large", pixels)
+    peers.storescu([large], secure.tls_port, "+tls", client.key, client.certificate, "+cf", client.ca)
+    with Session(engine) as session:
+        row = session.scalars(select(Instance)).one()
+    assert row.sha256 == dataset_digest(large)
+    assert row.sha256 == dataset_digest(secure.settings.site.data / row.path)
 
 
 @pytest.mark.peer("dcmtk")
