@@ -38,7 +38,6 @@ from reporting import Bench
 from wire import Wire
 
 TITLE = "VOXTRIAL"
-CORES = os.cpu_count() or 1
 
 
 def send(receiver: Receiver, batches: Sequence[Sequence[Path]], environment: dict[str, str]) -> float:
