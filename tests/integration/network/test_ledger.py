@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, text
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -92,6 +92,18 @@ def test_many_threads_share_transactions_and_each_learns_its_own_outcome(databas
     with Session(database) as session:
         assert len(session.scalars(select(Instance)).all()) == 20
         assert session.scalars(select(StudyVersion)).one().state == StudyState.RECEIVING
+
+
+def test_the_first_instance_and_those_that_join_it_keep_times_alike(database: Engine) -> None:
+    """SQLite compares times as text: a whole second must be written as every other time is."""
+    ledger = Ledger(database)
+    for number in (1, 2):  # the first opens the version, the second joins it
+        assert ledger.record(stored(number, at=NOON)) is Outcome.NEW
+    ledger.close()
+    with database.connect() as connection:
+        times = connection.scalars(text("SELECT received_at FROM instances")).all()
+    assert len(times) == 2
+    assert len(set(times)) == 1
 
 
 def test_one_row_that_the_database_refuses_does_not_refuse_the_others(database: Engine) -> None:
