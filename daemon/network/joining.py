@@ -68,7 +68,7 @@ INSERT_INSTANCE = {
 }
 """Let an instance join the open version of its study; it adds one row, or none when its UID is known.
 
-Both statements count rows and return no values: SQLite makes a table for those each time.
+Both statements count rows and return no values, which SQLite would collect first.
 """
 
 

@@ -66,7 +66,7 @@ class Spool:
         self.quarantine = data / "quarantine"
         self.durability = durability
         self.watermark_bytes = watermark_bytes
-        # Paths are text where every instance passes: building a Path costs as much as linking a file
+        # Text, since building a Path takes time where every instance passes
         self._root, self._below = os.fspath(self.root), f"{data}/"
         self._parts = f"{self.incoming}/{os.getpid()}"
         self._numbers = itertools.count()

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 import numpy as np
 import peers
 import phantoms
-from ingest_peers import Receiver, floor, has_compiler, orthanc, stock_pynetdicom, storescp, voxtrial
+from ingest_peers import Receiver, build_floor, floor, orthanc, stock_pynetdicom, storescp, voxtrial
 from pydicom.filereader import dcmread
 from pydicom.uid import (
     EnhancedCTImageStorage,
@@ -201,7 +201,8 @@ def measure(root: Path, outgoing: Path, rounds: int, instances: int) -> None:
         stock = stack.enter_context(stock_pynetdicom(root / "stock"))
         undurable = stack.enter_context(voxtrial(root / "undurable", fsync="none"))
         undurable.name = "voxtrial, fsync none"
-        lowest = [stack.enter_context(floor(root / "floor"))] if has_compiler() else []
+        program = build_floor(root / "program")
+        lowest = [stack.enter_context(floor(program, root / "floor"))] if program else []
         everyone = [ours, undurable, plain, fork, *lowest, archive, stock]
 
         for senders in (1, 4, 8):

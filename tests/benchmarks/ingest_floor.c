@@ -267,6 +267,17 @@ static void record(const Command *command, const char *path, size_t size, const 
     pthread_mutex_unlock(&writing);
 }
 
+/* Past the page cache, where the file system can */
+static int create(const char *path)
+{
+    int part = open(path, O_CREAT | O_EXCL | O_WRONLY | O_DIRECT, 0640);
+    if (part < 0 && errno == EINVAL)
+        part = open(path, O_CREAT | O_WRONLY, 0640);
+    if (part < 0)
+        fail(path);
+    return part;
+}
+
 /* Write whole blocks past the page cache and the rest through it, link, wait for the disk, unlink the part. */
 static void keep(const char *final, int part, const char *path, const uint8_t *object, size_t size)
 {
@@ -314,9 +325,7 @@ static void *serve(void *argument)
                     }
                     filled = 0;
                     EVP_DigestInit_ex(hash, EVP_sha256(), NULL);
-                    part = open(path, O_CREAT | O_EXCL | O_WRONLY | O_DIRECT, 0640);
-                    if (part < 0)
-                        fail(path);
+                    part = create(path);
                     continue;
                 }
                 EVP_DigestUpdate(hash, object + filled, count);

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -73,17 +72,22 @@ def orthanc(folder: Path) -> Iterator[Receiver]:
         yield Receiver("orthanc", peer.dicom_port, peer.process.pid)
 
 
-def has_compiler() -> bool:
-    return shutil.which("cc") is not None
-
-
-@contextmanager
-def floor(folder: Path) -> Iterator[Receiver]:
-    """The duties of Voxtrial in C, and nothing else: see the source."""
+def build_floor(folder: Path) -> Path | None:
+    """Build the program that has the duties of Voxtrial and does nothing else; say so where it cannot be."""
     folder.mkdir(parents=True)
     program, source = folder / "ingest_floor", Path(__file__).with_name("ingest_floor.c")
     libraries = ["-l:libcrypto.so.3", "-l:libsqlite3.so.0"]
-    subprocess.run(["cc", "-O2", "-pthread", "-o", program, source, *libraries], check=True)
+    try:
+        subprocess.run(["cc", "-O2", "-pthread", "-o", program, source, *libraries], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        print(f"The floor in C is left out: {error}", file=sys.stderr)
+        return None
+    return program
+
+
+@contextmanager
+def floor(program: Path, folder: Path) -> Iterator[Receiver]:
+    folder.mkdir(parents=True)
     port = peers.free_port()
     with peers.program([program, str(port), folder], port=port) as process:
         yield Receiver("floor in C", port, process.pid)

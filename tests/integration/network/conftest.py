@@ -15,6 +15,7 @@ import pytest
 from network_load import ct_dataset
 from sqlalchemy import Engine
 
+from voxtrial.daemon.network.intake import Intake, intake_of
 from voxtrial.daemon.network.scp import Listener
 from voxtrial.daemon.settings import TLS, Settings
 from voxtrial.db.engine import connect
@@ -65,6 +66,14 @@ def serve(configure: Callable[..., Settings], engine: Engine) -> Iterator[Serve]
 def listener(serve: Serve) -> Listener:
     """A listener with the defaults."""
     return serve()
+
+
+@pytest.fixture
+def intake(configure: Callable[..., Settings], engine: Engine) -> Iterator[Intake]:
+    """The way into the store, without a listener."""
+    intake = intake_of(configure(), engine)
+    yield intake
+    intake.ledger.close()
 
 
 @pytest.fixture

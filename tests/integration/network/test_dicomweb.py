@@ -25,7 +25,7 @@ from sqlalchemy.orm import Session
 from voxtrial.daemon.errors import Fatal, Misconfigured, Retryable
 from voxtrial.daemon.network.archives import Listing
 from voxtrial.daemon.network.dicomweb import INSTANCE, SERIES, STUDY, STUDY_RELATED_INSTANCES, WebPACS
-from voxtrial.daemon.network.intake import Intake, intake_of
+from voxtrial.daemon.network.intake import Intake
 from voxtrial.daemon.network.scp import Listener
 from voxtrial.daemon.network.scu import Peer, store
 from voxtrial.daemon.network.spool import dataset_digest
@@ -41,13 +41,6 @@ pytestmark = pytest.mark.peer("dicomweb")
 LATER = timedelta(seconds=90)
 STUDY_UID = "1.2.3.4"
 CAP_HOURS = 2
-
-
-@pytest.fixture
-def intake(configure: Callable[..., Settings], engine: Engine) -> Iterator[Intake]:
-    intake = intake_of(configure(), engine)
-    yield intake
-    intake.ledger.close()
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Studies from folders, DICOMDIR and zip archives; hostile archives among them."""
+"""Studies from folders and DICOMDIR, and the command that takes them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +19,7 @@ import phantoms
 import pydicom
 import pytest
 from daemons import voxtrial
+from imported import rows, take
 from killed_commands import kill_while_it_stores, stored_without_a_trace_of_the_kills
 from pydicom.fileset import FileSet
 from sqlalchemy import Engine, select
@@ -29,34 +29,15 @@ from typer.testing import CliRunner
 from voxtrial.daemon.cli import app
 from voxtrial.daemon.errors import Misconfigured
 from voxtrial.daemon.network import importing
-from voxtrial.daemon.network.importing import Imported, import_source, sources
+from voxtrial.daemon.network.importing import Imported, sources
 from voxtrial.daemon.network.intake import Intake, intake_of
 from voxtrial.daemon.network.scu import Peer, store
 from voxtrial.daemon.network.spool import dataset_digest
 from voxtrial.daemon.settings import Settings
 from voxtrial.db.engine import connect
-from voxtrial.db.studies import Instance, Quarantined, StudyVersion
+from voxtrial.db.studies import Quarantined, StudyVersion
 
 NOBODY = 65534
-
-
-@pytest.fixture
-def intake(configure: object, engine: Engine) -> Iterator[Intake]:
-    intake = intake_of(configure(), engine)  # type: ignore[operator]  # the fixture builds settings
-    yield intake
-    intake.ledger.close()
-
-
-def take(path: Path, intake: Intake) -> Imported:
-    result = Imported()
-    for source in sources(path, result):
-        import_source(source, intake, result)
-    return result
-
-
-def rows(engine: Engine) -> list[Instance]:
-    with Session(engine) as session:
-        return list(session.scalars(select(Instance)))
 
 
 def test_a_folder_is_taken_to_any_depth_and_again_without_a_change(
@@ -106,53 +87,6 @@ def test_other_content_under_a_known_uid_is_refused_and_quarantined(
         assert len(session.scalars(select(Quarantined)).all()) == 1
 
 
-def test_a_zip_is_taken_whatever_its_entries_are_called(
-    intake: Intake, engine: Engine, ct: list[Path], tmp_path: Path
-) -> None:
-    archive = tmp_path / "study.zip"
-    names = ["a/1", "../../../../tmp/evil.dcm", "/etc/evil.dcm", "C:\\evil", "x" * 200, "dir/../../2"]
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
-        for name, path in zip(names, ct, strict=True):
-            packed.write(path, name)
-        packed.writestr("README", "hello")
-    before = set(Path("/tmp").glob("evil*"))
-
-    result = take(archive, intake)
-
-    assert (result.new, result.refused) == (len(ct), [])
-    assert {Path(row.path).parts[0] for row in rows(engine)} == {"spool"}
-    assert set(Path("/tmp").glob("evil*")) == before
-
-
-def test_a_zip_bomb_is_refused_before_it_is_unpacked(
-    intake: Intake, engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(importing, "UNQUESTIONED_BYTES", 1 << 20)
-    bomb = tmp_path / "bomb.zip"
-    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as packed:
-        packed.writestr("zeros", bytes(64 << 20))
-    result = take(bomb, intake)
-    assert [name for name, _ in result.refused] == [str(bomb)]
-    assert "would unpack" in result.refused[0][1]
-    assert rows(engine) == []
-
-
-def test_a_damaged_zip_is_refused_and_the_next_source_is_taken(
-    intake: Intake, ct: list[Path], tmp_path: Path
-) -> None:
-    folder = tmp_path / "in"
-    folder.mkdir()
-    with zipfile.ZipFile(folder / "a.zip", "w", zipfile.ZIP_DEFLATED) as packed:
-        packed.write(ct[0], "0")
-    data = bytearray((folder / "a.zip").read_bytes())
-    data[2000:2100] = bytes(100)
-    (folder / "a.zip").write_bytes(data)
-    shutil.copy(ct[1], folder / "b.dcm")
-    result = take(folder, intake)
-    assert (result.new, len(result.refused)) == (1, 1)
-    assert list(intake.spool.incoming.iterdir()) == []
-
-
 def test_a_dicomdir_names_its_files_and_nothing_outside(
     intake: Intake, ct: list[Path], tmp_path: Path
 ) -> None:
@@ -199,61 +133,6 @@ def test_files_behind_links_are_taken(intake: Intake, ct: list[Path], tmp_path: 
     for path in ct:
         (folder / path.name).symlink_to(path)
     assert take(folder, intake).new == len(ct)
-
-
-def test_an_archive_inside_an_archive_is_named_and_not_opened(
-    intake: Intake, engine: Engine, ct: list[Path], tmp_path: Path
-) -> None:
-    with zipfile.ZipFile(tmp_path / "inner.zip", "w") as inner:
-        inner.write(ct[0], "0")
-    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as outer:
-        outer.write(tmp_path / "inner.zip", "inner.zip")
-        outer.write(ct[1], "1")
-    result = take(tmp_path / "outer.zip", intake)
-    assert result.new == 1
-    reason = "an archive that is not opened here; unpack it first"
-    assert result.refused == [(f"{tmp_path / 'outer.zip'}:inner.zip", reason)]
-
-
-def test_a_zip_that_understates_its_sizes_is_read_no_further_than_it_says(
-    intake: Intake, engine: Engine, ct: list[Path], tmp_path: Path
-) -> None:
-    """The size in the directory is what the bounds were checked with, so it must hold."""
-    archive = tmp_path / "liar.zip"
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
-        packed.write(ct[0], "0")
-    data = bytearray(archive.read_bytes())
-    directory = data.rindex(b"PK\x01\x02")
-    data[directory + 24 : directory + 28] = (1000).to_bytes(4, "little")  # uncompressed size
-    archive.write_bytes(data)
-    result = take(archive, intake)
-    assert (result.new, len(result.refused)) == (0, 1)
-    assert rows(engine) == []
-    assert list(intake.spool.incoming.iterdir()) == []
-
-
-def test_a_zip_whose_entries_share_their_bytes_is_a_bomb(
-    intake: Intake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Many directory entries over one packed megabyte (D. Fifield, A better zip bomb, WOOT 2019)."""
-    monkeypatch.setattr(importing, "UNQUESTIONED_BYTES", 1 << 20)
-    archive = tmp_path / "overlap.zip"
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
-        packed.writestr("0", bytes(1 << 20))
-        packed.filelist *= 1000
-    (refused,) = take(archive, intake).refused
-    assert "would unpack to" in refused[1]
-
-
-def test_an_encrypted_zip_is_named_with_what_to_do(intake: Intake, ct: list[Path], tmp_path: Path) -> None:
-    archive = tmp_path / "secret.zip"
-    with zipfile.ZipFile(archive, "w") as packed:
-        packed.write(ct[0], "0")
-    data = bytearray(archive.read_bytes())
-    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
-        data[data.index(signature) + flags] |= 1
-    archive.write_bytes(data)
-    assert [reason for _, reason in take(archive, intake).refused] == ["encrypted; unpack it first"]
 
 
 def test_a_dicomdir_on_a_disc_that_shows_small_letters_is_followed(

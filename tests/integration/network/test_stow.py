@@ -13,6 +13,7 @@ import peers
 import pydicom
 import pytest
 from fastapi import FastAPI
+from imported import rows
 from sqlalchemy import Engine, select
 from sqlalchemy.orm import Session
 
@@ -22,7 +23,6 @@ from voxtrial.daemon.settings import Settings
 from voxtrial.daemon.web.app import create_app
 from voxtrial.daemon.web.server import web_server
 from voxtrial.db.audit import AuditRow
-from voxtrial.db.studies import Instance
 
 BOUNDARY = "a-boundary"
 HEADERS = {"Content-Type": f'multipart/related; type="application/dicom"; boundary={BOUNDARY}'}
@@ -59,11 +59,6 @@ def multipart(*contents: bytes) -> bytes:
         for content in contents
     )
     return b"".join(parts) + b"--" + BOUNDARY.encode() + b"--\r\n"
-
-
-def rows(engine: Engine) -> list[Instance]:
-    with Session(engine) as session:
-        return list(session.scalars(select(Instance)))
 
 
 def test_all_objects_stored_is_200(client: Client, engine: Engine, ct: list[Path]) -> None:
